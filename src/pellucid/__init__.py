@@ -1,0 +1,1 @@
+"""Pellucid: small transformer language models, from raw text to a measured model."""
