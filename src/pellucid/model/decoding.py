@@ -1,0 +1,91 @@
+"""The only prefill/decode loop. How an id is chosen is an argument, `pick: logits [B, V] → ids [B]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pellucid.model.interface import LanguageModel
+from pellucid.runtime.seeding import torch_generator
+
+Pick = Callable[[Float[Tensor, "B V"]], Int[Tensor, "B"]]
+
+
+@torch.inference_mode()
+def decode(
+    model: LanguageModel,
+    prompt: Int[Tensor, "B T"],
+    max_new_tokens: int,
+    pick: Pick,
+    *,
+    stop_id: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> Iterator[Int[Tensor, "B"]]:
+    """Yield the next id of every row, up to max_new_tokens times.
+
+    The prompt is read in one pass into a preallocated cache, then each new id alone. When the context is
+    full, the newest half of it is read again into the emptied cache and decoding goes on, so that text can
+    be longer than the context; a prompt longer than the context is cut to its newest half in the same way.
+    After `stop_id` a row yields only `stop_id`; when every row has stopped, so does the loop.
+    """
+    if prompt.shape[1] == 0:
+        raise ValueError("the prompt is empty: a model needs at least one id to continue from")
+    context, batch_size = model.max_seq_len, prompt.shape[0]
+    recent = prompt if prompt.shape[1] <= context else prompt[:, -_kept(context) :]
+    cache = model.new_cache(batch_size, min(context, recent.shape[1] + max_new_tokens), dtype=dtype)
+    stopped = torch.zeros(batch_size, dtype=torch.bool, device=prompt.device)
+    unread = recent
+    for _ in range(max_new_tokens):
+        if cache.length + unread.shape[1] > context:
+            unread = recent = recent[:, -_kept(context) :]
+            cache.crop(0)
+        states = model.hidden(unread, cache=cache).states[:, -1:]
+        ids = pick(model.head(states)[:, -1])
+        if stop_id is not None:
+            ids = torch.where(stopped, stop_id, ids)
+            stopped |= ids == stop_id
+        yield ids
+        if stop_id is not None and bool(stopped.all()):
+            return
+        unread = ids[:, None]
+        recent = torch.cat((recent, unread), dim=1)
+
+
+def _kept(context: int) -> int:
+    return max(1, context // 2)
+
+
+def picker(temperature: float, top_k: int | None, generator: torch.Generator) -> Pick:
+    """Greedy at temperature 0; else a draw from softmax(logits / temperature), over the top_k ids if given."""
+    if temperature < 0:
+        raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, not {top_k}")
+
+    def pick(logits: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
+        if temperature == 0:
+            return logits.argmax(dim=-1)
+        if top_k is not None:
+            logits = keep_top_k(logits, top_k)
+        return draw(logits.float() / temperature, generator)
+
+    return pick
+
+
+def keep_top_k(logits: Float[Tensor, "B V"], top_k: int) -> Float[Tensor, "B V"]:
+    """Every logit below the k-th largest becomes -inf."""
+    threshold = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+def draw(logits: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, "B"]:
+    """One id a row from softmax(logits)."""
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
+
+
+def generator_for(device: torch.device, seed: int) -> torch.Generator:
+    """The generator that sampling draws from."""
+    return torch_generator(device, seed, "sampling")
