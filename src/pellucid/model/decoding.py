@@ -1,4 +1,4 @@
-"""The only prefill/decode loop. How an id is chosen is an argument, `pick: logits [B, V] → ids [B]`."""
+"""The only prefill/decode loop. How an id is chosen is an argument: `pick(logits [B, V], ids [B, T])`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from pellucid.model.interface import LanguageModel
 from pellucid.runtime.seeding import torch_generator
 
-Pick = Callable[[Float[Tensor, "B V"]], Int[Tensor, "B"]]
+Pick = Callable[[Float[Tensor, "B V"], Int[Tensor, "B T"]], Int[Tensor, " B"]]
+"""Chooses the next id of every row, from its logits and its ids so far: the whole prompt and the new ones."""
 
 
 @torch.inference_mode()
@@ -23,7 +24,7 @@ def decode(
     *,
     stop_id: int | None = None,
     dtype: torch.dtype | None = None,
-) -> Iterator[Int[Tensor, "B"]]:
+) -> Iterator[Int[Tensor, " B"]]:
     """Yield the next id of every row, up to max_new_tokens times.
 
     The prompt is read in one pass into a preallocated cache, then each new id alone. When the context is
@@ -34,38 +35,41 @@ def decode(
     if prompt.shape[1] == 0:
         raise ValueError("the prompt is empty: a model needs at least one id to continue from")
     context, batch_size = model.max_seq_len, prompt.shape[0]
-    recent = prompt if prompt.shape[1] <= context else prompt[:, -_kept(context) :]
-    cache = model.new_cache(batch_size, min(context, recent.shape[1] + max_new_tokens), dtype=dtype)
+    ids, unread = prompt, fit(prompt, context)
+    cache = model.new_cache(batch_size, min(context, unread.shape[1] + max_new_tokens), dtype=dtype)
     stopped = torch.zeros(batch_size, dtype=torch.bool, device=prompt.device)
-    unread = recent
     for _ in range(max_new_tokens):
         if cache.length + unread.shape[1] > context:
-            unread = recent = recent[:, -_kept(context) :]
+            unread = fit(ids, context)
             cache.crop(0)
         states = model.hidden(unread, cache=cache).states[:, -1:]
-        ids = pick(model.head(states)[:, -1])
+        new = pick(model.head(states)[:, -1], ids)
         if stop_id is not None:
-            ids = torch.where(stopped, stop_id, ids)
-            stopped |= ids == stop_id
-        yield ids
+            new = torch.where(stopped, stop_id, new)
+            stopped |= new == stop_id
+        yield new
         if stop_id is not None and bool(stopped.all()):
             return
-        unread = ids[:, None]
-        recent = torch.cat((recent, unread), dim=1)
+        unread = new[:, None]
+        ids = torch.cat((ids, unread), dim=1)
 
 
-def _kept(context: int) -> int:
-    return max(1, context // 2)
+def fit(ids: Int[Tensor, "B T"], context: int) -> Int[Tensor, "B T_read"]:
+    """What is read of ids: all of them where they fit into the context, else the newest half of a context."""
+    return ids if ids.shape[1] <= context else ids[:, -max(1, context // 2) :]
 
 
 def picker(temperature: float, top_k: int | None, generator: torch.Generator) -> Pick:
-    """Greedy at temperature 0; else a draw from softmax(logits / temperature), over the top_k ids if given."""
+    """Greedy at temperature 0; else a draw from softmax(logits / temperature), over the top_k ids if given.
+
+    Plain settings for `model.generate`; generate/sampling.py has the rest.
+    """
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}")
 
-    def pick(logits: Float[Tensor, "B V"]) -> Int[Tensor, "B"]:
+    def pick(logits: Float[Tensor, "B V"], _: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:
         if temperature == 0:
             return logits.argmax(dim=-1)
         if top_k is not None:
@@ -81,7 +85,7 @@ def keep_top_k(logits: Float[Tensor, "B V"], top_k: int) -> Float[Tensor, "B V"]
     return logits.masked_fill(logits < threshold, -torch.inf)
 
 
-def draw(logits: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, "B"]:
+def draw(logits: Float[Tensor, "B V"], generator: torch.Generator) -> Int[Tensor, " B"]:
     """One id a row from softmax(logits)."""
     return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
 

@@ -46,5 +46,7 @@ def initialise(model: nn.Module, roles: Mapping[str, Role], *, num_residual_bran
             parameter.fill_(fixed[role])
         elif not parameter.is_meta:
             generator = torch_generator("cpu", seed, "initial weights", name)
-            drawn = torch.empty(parameter.shape, dtype=torch.float32).normal_(generator=generator)
+            drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu").normal_(
+                generator=generator
+            )
             parameter.copy_(drawn * deviations[role])

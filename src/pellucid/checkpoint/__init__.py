@@ -1,0 +1,21 @@
+"""A checkpoint is a directory that can be understood without us, verified by hashes, loaded without pickle."""
+
+from pellucid.checkpoint.layout import find_checkpoint, newest_run, newest_valid, verify
+from pellucid.checkpoint.load import Loaded, load, load_config, load_train_state
+from pellucid.checkpoint.store import Contents, save
+from pellucid.checkpoint.weights import load_weights, save_weights
+
+__all__ = [
+    "Contents",
+    "Loaded",
+    "find_checkpoint",
+    "load",
+    "load_config",
+    "load_train_state",
+    "load_weights",
+    "newest_run",
+    "newest_valid",
+    "save",
+    "save_weights",
+    "verify",
+]

@@ -1,0 +1,82 @@
+"""Reading a checkpoint: the config, a built model, its tokenizer, and what training needs to go on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pellucid import tokenizers
+from pellucid.checkpoint import layout
+from pellucid.checkpoint.weights import fill
+from pellucid.config import Tree, from_tree, read_toml
+from pellucid.errors import CheckpointError
+from pellucid.model import DecoderLM, ModelConfig
+from pellucid.tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be scored or sampled (in evaluation mode), and its tokenizer."""
+
+    model: DecoderLM
+    tokenizer: Tokenizer
+    config: Tree
+    path: Path
+
+
+def load_config(checkpoint: Path) -> Tree:
+    """The resolved config that the checkpoint was trained with, as plain mappings."""
+    return read_toml(checkpoint / layout.CONFIG)
+
+
+def load(checkpoint: Path, *, device: str | torch.device = "cpu") -> Loaded:
+    """Build the model of a verified checkpoint and load its weights and tokenizer.
+
+    Raises CheckpointError when something is missing, altered, or does not fit the model.
+    """
+    layout.verify(checkpoint)
+    tree = load_config(checkpoint)
+    if "model" not in tree:
+        raise CheckpointError(f"{checkpoint / layout.CONFIG}: has no [model] table")
+    config = from_tree(ModelConfig, tree["model"], where=str(checkpoint / layout.CONFIG))
+    with torch.device("meta"):
+        model = config.build()
+    model.to_empty(device="cpu")
+    fill(model, read_tensors(checkpoint / layout.MODEL), where=str(checkpoint / layout.MODEL))
+    if not (checkpoint / layout.TOKENIZER).is_dir():
+        raise CheckpointError(f"{checkpoint}: has no {layout.TOKENIZER}/, so its ids cannot be read as text")
+    tokenizer = tokenizers.load(checkpoint / layout.TOKENIZER)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise CheckpointError(
+            f"{checkpoint}: its tokenizer has {tokenizer.vocab_size} ids and its model only {model.vocab_size}"
+        )
+    return Loaded(model.to(device).eval(), tokenizer, tree, checkpoint)
+
+
+def load_train_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    """(model tensors, training tensors, training values) of a verified checkpoint."""
+    values = checkpoint / layout.TRAIN_VALUES
+    if not values.is_file():
+        raise CheckpointError(f"{checkpoint}: holds weights only; start from it with --init instead of --resume")
+    return (
+        read_tensors(checkpoint / layout.MODEL),
+        read_tensors(checkpoint / layout.TRAIN_TENSORS),
+        json.loads(values.read_text(encoding="utf-8")),
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises CheckpointError when it is missing or damaged."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing from the checkpoint") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from None

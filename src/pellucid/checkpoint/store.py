@@ -1,0 +1,62 @@
+"""Writing a checkpoint: aside, synced, hashed, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pellucid.checkpoint import layout
+from pellucid.config import Tree
+from pellucid.runtime.files import directory_written_aside, require_space, sha256_file
+from pellucid.tokenizers import Tokenizer
+
+_SMALL_FILES_BYTES = 8 << 20  # config, values and a tokenizer with its ranks
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint holds. Weights alone need only `config` (with its `model` table) and `model`."""
+
+    config: Tree
+    model: Mapping[str, Tensor]
+    tokenizer: Tokenizer | None = None
+    train_tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    train_values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def save(checkpoint: Path, contents: Contents) -> None:
+    """Write the checkpoint directory. Raises StorageError, with nothing written, when the disk lacks the space.
+
+    A crash at any moment leaves either no directory of that name or a whole one.
+    """
+    tensors = [*contents.model.values(), *contents.train_tensors.values()]
+    needed = sum(t.numel() * t.element_size() for t in tensors) + _SMALL_FILES_BYTES
+    require_space(checkpoint, needed, purpose="a checkpoint")
+    with directory_written_aside(checkpoint) as aside:
+        (aside / layout.CONFIG).write_text(tomli_w.dumps(contents.config), encoding="utf-8")
+        _save_tensors(contents.model, aside / layout.MODEL)
+        if contents.tokenizer is not None:
+            (aside / layout.TOKENIZER).mkdir()
+            contents.tokenizer.save(aside / layout.TOKENIZER)
+        if contents.train_values:
+            (aside / layout.TRAIN_VALUES).parent.mkdir()
+            _save_tensors(contents.train_tensors, aside / layout.TRAIN_TENSORS)
+            text = json.dumps(contents.train_values, indent=2, allow_nan=False)
+            (aside / layout.TRAIN_VALUES).write_text(text, encoding="utf-8")
+        files = sorted(p for p in aside.rglob("*") if p.is_file())
+        manifest = {
+            "format_version": layout.FORMAT_VERSION,
+            "sha256": {p.relative_to(aside).as_posix(): sha256_file(p) for p in files},
+        }
+        (aside / layout.MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}, path)

@@ -1,0 +1,54 @@
+"""Weights alone, in any float format, as one safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pellucid.errors import CheckpointError
+from pellucid.runtime.files import write_atomic
+from pellucid.runtime.precision import DTYPES
+
+
+def save_weights(model: nn.Module, path: Path | str, dtype: Literal["fp32", "fp16", "bf16"] = "fp32") -> None:
+    """Write every parameter by its name, converted to `dtype`. The file appears whole or not at all."""
+    tensors = {name: p.detach().to("cpu", DTYPES[dtype]).contiguous() for name, p in model.named_parameters()}
+    write_atomic(Path(path), save(tensors, metadata={"format": "pt"}))
+
+
+def load_weights(model: nn.Module, path: Path | str) -> None:
+    """Fill the model's parameters from a file of `save_weights`, converted to the model's own dtype.
+
+    Raises CheckpointError, with the model unchanged, when names or shapes do not fit.
+    """
+    try:
+        tensors = load_file(Path(path))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from None
+    fill(model, tensors, where=str(path))
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy tensors into the parameters of their names. Raises CheckpointError naming every misfit, first."""
+    parameters = dict(model.named_parameters())
+    faults = [f"missing: {name}" for name in parameters if name not in tensors]
+    faults += [f"not in the model: {name}" for name in tensors if name not in parameters]
+    faults += [
+        f"{name}: the file has shape {list(tensors[name].shape)}, the model {list(parameter.shape)}"
+        for name, parameter in parameters.items()
+        if name in tensors and tensors[name].shape != parameter.shape
+    ]
+    if faults:
+        shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
+        raise CheckpointError(f"{where}: does not fit the model: {shown}")
+    for name, parameter in parameters.items():
+        parameter.copy_(tensors[name])

@@ -1,0 +1,102 @@
+"""A data path → a prepared directory: raw text is prepared into the user's cache, once."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+from pellucid.data.manifest import is_prepared
+from pellucid.data.prepare import Progress, plan, prepare
+from pellucid.data.shards import ShardSet, open_shards
+from pellucid.data.sources import open_source
+from pellucid.errors import ConfigError, DataError
+from pellucid.runtime.files import storage_errors
+from pellucid.tokenizers import TokenizerConfig, load
+
+CACHE_VARIABLE = "PELLUCID_CACHE_DIR"
+
+
+def prepare_cached(
+    path: str,
+    tokenizer: TokenizerConfig | None = None,
+    *,
+    val_fraction: float = 0.1,
+    text_field: str = "text",
+    cache_dir: str | os.PathLike[str] | None = None,
+    num_threads: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """The prepared directory for a data path.
+
+    A directory that is already prepared is returned as it is, once it is known to hold what the tokenizer
+    config would make (None: whatever it holds). Anything else is a source (see `open_source`), and is
+    prepared into the cache unless the cache has it: the entry is found by the hashes of the source's files,
+    the tokenizer's fingerprint, the split and the format version. A damaged entry is made again.
+
+    The cache is `cache_dir`, else $PELLUCID_CACHE_DIR, else the user cache directory of the platform.
+    Raises DataError for input that cannot be used or a prepared directory made with another tokenizer.
+    """
+    directory = Path(path).expanduser()
+    if is_prepared(directory):
+        shards = open_shards(directory)
+        if tokenizer is not None:
+            _require_tokenizer(shards, tokenizer)
+        return directory
+    if tokenizer is None:
+        raise ConfigError(f"data.tokenizer: {path} is raw text, and a tokenizer is needed to prepare it")
+    source = open_source(path, text_field=text_field)
+    built = tokenizer.build(lambda: (document.text for document in source.documents()))
+    recipe = plan(source, built, val_fraction=val_fraction)
+    words = re.sub(r"[^\w.-]+", "-", f"{Path(source.name).stem[:40]}-{built.kind}")
+    out = cache_folder(cache_dir) / "prepared" / f"{words}-{recipe.key[:16]}"
+    if is_prepared(out) and not _opens(out):
+        with storage_errors(out):
+            shutil.rmtree(out)
+    prepare(source, built, out, val_fraction=val_fraction, num_threads=num_threads, progress=progress)
+    return out
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where cached data lies: the argument, else $PELLUCID_CACHE_DIR, else the platform's cache directory."""
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("pellucid", appauthor=False)
+
+
+def _opens(directory: Path) -> bool:
+    try:
+        open_shards(directory)
+    except DataError:
+        return False
+    return True
+
+
+def _require_tokenizer(shards: ShardSet, config: TokenizerConfig) -> None:
+    recorded = shards.manifest.tokenizer
+    found = f"{recorded.kind} ({recorded.fingerprint[:12]})"
+    fix = f"set data.tokenizer to what made it, or prepare the text again with {config.kind}"
+    if config.kind != recorded.kind:
+        raise DataError(
+            f"{shards.directory}: was prepared with tokenizer {found}, the config names {config.kind}; {fix}"
+        )
+    wanted = config.build(_alphabet_of(shards)).fingerprint
+    if wanted != recorded.fingerprint:
+        raise DataError(
+            f"{shards.directory}: was prepared with tokenizer {found}, the config makes another of that "
+            f"kind ({wanted[:12]}), for example by other special tokens; {fix}"
+        )
+
+
+def _alphabet_of(shards: ShardSet) -> Callable[[], list[str]]:
+    """A corpus of exactly the saved tokenizer's own entries, from which a `char` one is built again equal."""
+
+    def corpus() -> list[str]:
+        saved = load(shards.tokenizer_directory)
+        special = set(saved.special_tokens.values())
+        return [saved.decode([token for token in range(saved.vocab_size) if token not in special])]
+
+    return corpus

@@ -1,0 +1,117 @@
+"""Batches as tensors on the device, read ahead by a thread. The only file of `data` that imports torch."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from pellucid.data.batch import Batch, Origin, gather
+from pellucid.data.order import TrainingOrder
+from pellucid.data.shards import Split
+from pellucid.errors import ConfigError
+
+
+@dataclass(frozen=True, eq=False)
+class TensorBatch:
+    """A `Batch` as tensors. Shapes: B windows · T tokens a window."""
+
+    inputs: Int64[Tensor, "B T"]
+    targets: Int64[Tensor, "B T"]
+    weights: Float32[Tensor, "B T"]
+    origin: Origin
+
+    @classmethod
+    def of(cls, batch: Batch, *, pinned: bool = False) -> TensorBatch:
+        """Tensors in main memory; they share the arrays' memory unless pinned for a copy to a CUDA device."""
+        arrays = [torch.from_numpy(array) for array in (batch.inputs, batch.targets, batch.weights)]
+        tensors = [tensor.pin_memory() for tensor in arrays] if pinned else arrays
+        return cls(*tensors, origin=batch.origin)
+
+    def to(self, device: torch.device) -> TensorBatch:
+        """The batch on the device. From pinned memory the copy does not hold up the caller."""
+        tensors = [
+            tensor.to(device, non_blocking=tensor.is_pinned() if device.type == "cuda" else False)
+            for tensor in (self.inputs, self.targets, self.weights)
+        ]
+        return TensorBatch(*tensors, origin=self.origin)
+
+
+class TrainingLoader(AbstractContextManager["TrainingLoader"]):
+    """The micro-batches of any training step; the steps that follow are read ahead in the background.
+
+    batch_windows: windows in the global batch of a step, a multiple of `world`, the number of processes.
+    micro_batch: windows a micro-batch; the last one of a step has fewer where it does not divide this rank's
+    share. read_ahead: steps to have ready.
+
+    It has no state that a checkpoint would need: `step(s)` is the same whatever was asked before. Leave the
+    `with` block, or call `close`, to end the thread.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        order: TrainingOrder,
+        *,
+        batch_windows: int,
+        micro_batch: int,
+        rank: int = 0,
+        world: int = 1,
+        device: str | torch.device = "cpu",
+        read_ahead: int = 2,
+    ) -> None:
+        if batch_windows < 1 or batch_windows % world:
+            raise ConfigError(
+                f"a batch of {batch_windows} windows cannot be shared equally by {world} process(es)"
+            )
+        if micro_batch < 1:
+            raise ConfigError(f"train.micro_batch: wanted at least 1 window, not {micro_batch}")
+        if order.shard_tokens != split.shard_tokens:
+            raise ConfigError(f"the order was made for other shards than those of the split {split.name!r}")
+        self.waited_s = 0.0
+        """Seconds the caller has spent waiting for batches, in all."""
+        self._split, self._order = split, order
+        self._batch_windows, self._micro_batch = batch_windows, micro_batch
+        self._rank, self._world = rank, world
+        self._device = torch.device(device)
+        self._read_ahead = read_ahead
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pellucid-loader")
+        self._pending: dict[int, Future[list[TensorBatch]]] = {}
+
+    def step(self, step: int) -> list[TensorBatch]:
+        """The micro-batches of a step for this rank, on the device. An error in the thread is raised here."""
+        wanted = range(step, step + 1 + self._read_ahead)
+        for stale in self._pending.keys() - set(wanted):
+            self._pending.pop(stale).cancel()
+        for ahead in wanted:
+            if ahead not in self._pending:
+                self._pending[ahead] = self._thread.submit(self._make, ahead)
+        began = time.perf_counter()
+        batches = self._pending.pop(step).result()
+        self.waited_s += time.perf_counter() - began
+        return [batch.to(self._device) for batch in batches]
+
+    def close(self) -> None:
+        """End the thread, once what it is making is made."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _make(self, step: int) -> list[TensorBatch]:
+        windows = self._order.step(step, self._batch_windows, rank=self._rank, world=self._world)
+        groups = [windows[i : i + self._micro_batch] for i in range(0, len(windows), self._micro_batch)]
+        return [
+            TensorBatch.of(
+                gather(self._split, group, self._order.seq_len), pinned=self._device.type == "cuda"
+            )
+            for group in groups
+        ]

@@ -1,0 +1,157 @@
+"""manifest.json: what a prepared directory holds, and what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pellucid.config import Config, from_tree
+from pellucid.data.sources.base import SourceRecord
+from pellucid.errors import ConfigError, DataError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer"
+"""The directory, inside a prepared one, in which the tokenizer saved itself."""
+
+
+class TokenizerRecord(Config):
+    """Which tokenizer made the ids."""
+
+    kind: str
+    fingerprint: str
+    end_of_text_id: int | None = None
+    """The id after every document; None where documents follow each other with no mark between them."""
+
+
+class SplitRule(Config):
+    """How training and validation text were told apart.
+
+    `tail`, for one running text of n characters: training has the first int(n · (1 - val_fraction)).
+    `content-hash`, for documents: a document is for validation when the first 8 bytes of the SHA-256 of its
+    UTF-8 text, as a little-endian integer, are below val_fraction · 2^64. So equal texts are always on one
+    side, and neither the order of the documents nor the presence of others moves one. Where a side would
+    stay empty, it takes the documents with the lowest (validation) or highest (training) hash.
+    """
+
+    rule: Literal["tail", "content-hash"]
+    val_fraction: float
+
+
+class Recipe(Config):
+    """Everything that determines the contents of a prepared directory."""
+
+    format_version: int = FORMAT_VERSION
+    dtype: Literal["uint16", "uint32"]
+    """The ids' type in the .bin files, little-endian."""
+    vocab_size: int
+    shard_tokens: int
+    """The tokens in every shard of a split but its last, which has what is left."""
+    tokenizer: TokenizerRecord
+    source: SourceRecord
+    split: SplitRule
+
+    @property
+    def key(self) -> str:
+        """SHA-256 (hex) of the recipe without the source's name: two with equal keys give equal shards."""
+        return _sha256_json(self.model_dump(mode="json", exclude={"source": {"name"}}))
+
+    def differences(self, other: Recipe) -> list[str]:
+        """One line for each part in which the other recipe differs from this one."""
+        lines: list[str] = []
+        for name in Recipe.model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "source":
+                mine, theirs = mine.model_copy(update={"name": ""}), theirs.model_copy(update={"name": ""})
+            if mine != theirs:
+                lines.append(f"{name}: {_short(mine)} there, {_short(theirs)} asked for")
+        return lines
+
+
+class ShardRecord(Config):
+    """One shard: `NAME.bin` (ids) and `NAME.starts` (uint64, little-endian: where in it documents begin)."""
+
+    name: Annotated[str, Field(pattern=r"^(train|val)-\d{5,}$")]
+    tokens: Annotated[int, Field(ge=1)]
+    documents: Annotated[int, Field(ge=0)]
+    """The documents that begin in this shard: one that goes on into the next is counted here only."""
+    sha256: str
+    starts_sha256: str
+
+
+class SplitRecord(Config):
+    """One side of the split."""
+
+    documents: int
+    tokens: int
+    """With the end-of-text ids."""
+    bytes: int
+    """Of the text, as UTF-8: what bits per byte are counted by."""
+    shards: tuple[ShardRecord, ...]
+
+
+class Manifest(Recipe):
+    """The recipe and what came of it."""
+
+    train: SplitRecord
+    val: SplitRecord
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what determines the ids and their order: shard hashes, dtype and tokenizer.
+
+        A run that resumes on a directory with the same fingerprint sees the same batches.
+        """
+        shards = [[record.sha256 for record in split.shards] for split in (self.train, self.val)]
+        return _sha256_json([self.format_version, self.dtype, self.tokenizer.fingerprint, shards])
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
+    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def is_prepared(directory: Path) -> bool:
+    """Whether a directory has a manifest, which is the last file that `prepare` writes."""
+    return (directory / MANIFEST).is_file()
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Raises DataError when there is no manifest, or one that this version cannot read."""
+    path = directory / MANIFEST
+    try:
+        tree: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"{directory}: not a prepared directory: it has no {MANIFEST}; make one with `pellucid prepare`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; prepare the data again") from None
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if version != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: wanted format version {FORMAT_VERSION}, found {version!r}; "
+            "prepare the data again with this version of pellucid"
+        )
+    try:
+        return from_tree(Manifest, tree, where=str(path))
+    except ConfigError as error:
+        raise DataError(str(error)) from None
+
+
+def _sha256_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, TokenizerRecord):
+        return f"{value.kind} ({value.fingerprint[:12]})"
+    if isinstance(value, SplitRule):
+        return f"{value.rule} {value.val_fraction}"
+    if isinstance(value, SourceRecord):
+        return f"{len(value.files)} file(s) with hash {_sha256_json(value.model_dump(mode='json'))[:12]}"
+    return str(value)

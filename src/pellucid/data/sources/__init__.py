@@ -1,0 +1,30 @@
+"""Where text comes from. `open_source` turns the paths a user writes into a source of documents."""
+
+from __future__ import annotations
+
+import os
+
+from pellucid.data.sources.base import Document, JoinedSources, Source, SourceFile, SourceRecord
+from pellucid.data.sources.builtin import PREFIX, BuiltinSource
+from pellucid.data.sources.files import FileSource
+from pellucid.errors import DataError
+
+__all__ = ["Document", "Source", "SourceFile", "SourceRecord", "open_source"]
+
+
+def open_source(*paths: str | os.PathLike[str], text_field: str = "text") -> Source:
+    """The source behind one path or several: `builtin:NAME`, a .txt or .jsonl file, or a folder of them.
+
+    text_field: the field of a .jsonl line that holds the text.
+    Raises DataError when a path is missing, empty, or of a kind that cannot be read.
+    """
+    if not paths:
+        raise DataError("no data: name a .txt or .jsonl file, a folder of them, or builtin:shakespeare")
+    sources = [_open_one(os.fspath(path), text_field) for path in paths]
+    return sources[0] if len(sources) == 1 else JoinedSources(sources)
+
+
+def _open_one(path: str, text_field: str) -> Source:
+    if path.startswith(PREFIX):
+        return BuiltinSource(path.removeprefix(PREFIX))
+    return FileSource(path, text_field=text_field)

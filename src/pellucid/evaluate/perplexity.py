@@ -1,0 +1,89 @@
+"""Mean loss, perplexity and bits per byte of a split or a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pellucid.data.batch import Batch
+from pellucid.data.evaluation import evaluation_batches
+from pellucid.data.shards import Split
+from pellucid.errors import DataError
+from pellucid.evaluate.scoring import score_windows
+from pellucid.model import LanguageModel
+from pellucid.runtime.precision import Precision
+from pellucid.tokenizers import Tokenizer
+
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How a model predicts a text.
+
+    loss: mean -log p in nats a token; perplexity: exp(loss); bits_per_byte: the loss of the whole text in
+    bits, divided by the UTF-8 bytes of the scored text, which compares between tokenizers.
+    """
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    tokens: int
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate_split(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    split: Split,
+    precision: Precision,
+    *,
+    seq_len: int | None = None,
+    max_tokens: int | None = None,
+) -> Perplexity:
+    """Score every token of a split but the first of each shard, once: contiguous windows, none overlapping.
+
+    A token sees the tokens before it in its own window of `seq_len` (default: the model's context). With
+    `max_tokens`, only that many first tokens of the split are scored, always the same ones.
+    """
+    length = seq_len or model.max_seq_len
+    batches = evaluation_batches(split, length, max(1, _BATCH_TOKENS // length), max_tokens=max_tokens)
+    return summarise(model, tokenizer, batches, precision)
+
+
+def evaluate_text(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    precision: Precision,
+    *,
+    seq_len: int | None = None,
+) -> Perplexity:
+    """Score a text by the rule of `evaluate_split`. Raises DataError when it has fewer than two tokens."""
+    ids = tokenizer.encode(text)
+    if len(ids) < 2:
+        raise DataError(f"the text has {len(ids)} token(s); scoring needs at least 2")
+    return evaluate_split(model, tokenizer, Split("text", (ids,)), precision, seq_len=seq_len)
+
+
+def summarise(
+    model: LanguageModel, tokenizer: Tokenizer, batches: Iterable[Batch], precision: Precision
+) -> Perplexity:
+    """The numbers over all windows; sums in float64."""
+    total, tokens, scored_bytes = 0.0, 0, 0
+    special = np.array(sorted(tokenizer.special_tokens.values()), dtype=np.int64)
+    for targets, losses in score_windows(model, batches, precision):
+        total += float(losses.sum(dtype=np.float64))
+        tokens += len(targets)
+        scored_bytes += len(tokenizer.decode_bytes(targets[~np.isin(targets, special)]))
+    loss = total / max(tokens, 1)
+    bits_per_byte = total / math.log(2) / scored_bytes if scored_bytes else math.nan
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    return Perplexity(loss, perplexity, bits_per_byte, tokens, scored_bytes)

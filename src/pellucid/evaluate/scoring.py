@@ -1,0 +1,48 @@
+"""Token losses of windows of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pellucid.data.batch import Batch
+from pellucid.losses import token_losses
+from pellucid.model import LanguageModel
+from pellucid.runtime.precision import Precision
+
+
+def score_windows(
+    model: LanguageModel, batches: Iterable[Batch], precision: Precision
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """For each batch, the targets that carry weight and -log p of each in nats, in the order of the text."""
+    device = model.head_weight().device
+    with evaluation_mode(model), torch.inference_mode(), precision.autocast():
+        for batch in batches:
+            inputs = torch.from_numpy(batch.inputs).to(device)
+            targets = torch.from_numpy(batch.targets).to(device)
+            states = model.hidden(inputs).states
+            losses = token_losses(states.flatten(0, 1), model.head_weight(), targets.flatten())
+            counted = batch.weights.reshape(-1) > 0
+            yield batch.targets.reshape(-1)[counted], losses.cpu().numpy()[counted]
+
+
+@contextmanager
+def evaluation_mode(model: LanguageModel) -> Iterator[None]:
+    """Dropout off and compiled blocks run eagerly inside; as it was before, after.
+
+    Evaluation and generation come in many shapes, each of which would be compiled anew.
+    """
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    try:
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    finally:
+        if isinstance(model, nn.Module):
+            model.train(was_training)

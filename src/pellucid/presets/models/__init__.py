@@ -1,0 +1,1 @@
+"""Model presets: one function a size; sizes are measured by the tests."""

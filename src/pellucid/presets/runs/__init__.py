@@ -1,0 +1,1 @@
+"""Run presets: a model, data and a recipe under one name."""

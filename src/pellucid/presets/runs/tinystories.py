@@ -1,0 +1,26 @@
+"""Story-sized models: 22M parameters over the first 21,503 merges of GPT-2's vocabulary."""
+
+from pellucid.data.config import DataConfig
+from pellucid.optim import CosineConfig
+from pellucid.presets.models import tinystories
+from pellucid.tokenizers import GPT2Config
+from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
+
+
+def tinystories_22m() -> RunConfig:
+    model = tinystories.tinystories_22m()
+    assert model.vocab_size is not None
+    return RunConfig(
+        model=model,
+        data=DataConfig(tokenizer=GPT2Config(max_ranks=model.vocab_size - 1)),
+        train=TrainConfig(
+            steps=5000,
+            batch_tokens=16384,
+            lr=1.5e-3,
+            schedule=CosineConfig(warmup_steps=200),
+            eval_every=250,
+            checkpoint_every=250,
+            sample_prompt="Once upon a time",
+        ),
+        run=RunDirectoryConfig(name="tinystories-22m"),
+    )

@@ -1,0 +1,90 @@
+"""Which device a run uses and what that device can do, as one value with the reason beside each choice."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pellucid.errors import ConfigError
+
+DeviceType = Literal["cuda", "mps", "cpu"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was found on this machine. A test hands over another one to see what would be chosen there."""
+
+    has_cuda: bool
+    has_mps: bool
+    cuda_name: str
+    cuda_has_bf16: bool
+    cpu_has_bf16: bool
+    compiler: str | None
+    """What torch.compile would build CPU kernels with; None when there is no C++ compiler."""
+    cpu_threads: int
+
+    @classmethod
+    def probe(cls) -> Machine:
+        has_cuda = torch.cuda.is_available()
+        return cls(
+            has_cuda=has_cuda,
+            has_mps=torch.backends.mps.is_available(),
+            cuda_name=torch.cuda.get_device_name() if has_cuda else "",
+            cuda_has_bf16=has_cuda and torch.cuda.is_bf16_supported(including_emulation=False),
+            cpu_has_bf16=_cpu_has_bf16(),
+            compiler=_cpp_compiler(),
+            cpu_threads=torch.get_num_threads(),
+        )
+
+
+@dataclass(frozen=True)
+class Device:
+    """The device of a run and its abilities."""
+
+    type: DeviceType
+    reason: str
+    has_bf16: bool
+    can_compile: bool
+    compile_reason: str
+
+    @property
+    def torch(self) -> torch.device:
+        return torch.device(self.type)
+
+
+def choose_device(wanted: str | None = None, machine: Machine | None = None) -> Device:
+    """cuda > mps > cpu, unless one is forced. Raises ConfigError when the wanted one is not here."""
+    machine = machine or Machine.probe()
+    here = {"cuda": machine.has_cuda, "mps": machine.has_mps, "cpu": True}
+    if wanted is not None and wanted not in here:
+        raise ConfigError(f"--device {wanted}: there is no such device; choose cuda, mps or cpu")
+    if wanted is not None and not here[wanted]:
+        found = ", ".join(name for name, present in here.items() if present)
+        raise ConfigError(f"--device {wanted}: not available on this machine (found: {found})")
+    kind = wanted or next(name for name, present in here.items() if present)
+    reason = "as asked" if wanted else {"cuda": "a GPU is here", "mps": "Apple GPU", "cpu": "no GPU found"}[kind]
+    if kind == "cuda":
+        reason += f": {machine.cuda_name}"
+        return Device("cuda", reason, machine.cuda_has_bf16, platform.system() != "Windows", "CUDA kernels by Triton")
+    if kind == "mps":
+        return Device("mps", reason, False, False, "not dependable on MPS")
+    reason += f", {machine.cpu_threads} threads"
+    why = f"kernels by {machine.compiler}" if machine.compiler else "no C++ compiler found"
+    return Device("cpu", reason, machine.cpu_has_bf16, machine.compiler is not None, why)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether bf16 matrix products run in hardware: AMX or AVX-512 BF16 on x86 (Arm has no probe in torch yet)."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)))
+
+
+def _cpp_compiler() -> str | None:
+    if platform.system() == "Windows":  # needs a developer shell with cl; asking for it is left to the user
+        return shutil.which("cl")
+    return next(filter(None, (shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))), None)

@@ -1,0 +1,58 @@
+"""In which number format matrix products are computed: one value for training, evaluation and generation."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pellucid.errors import ConfigError
+from pellucid.runtime.device import Device
+
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Weights and optimizer state are float32; under bf16 or fp16, matrix products are computed narrower."""
+
+    name: Literal["fp32", "bf16", "fp16"]
+    device: Device
+    reason: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return DTYPES[self.name]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which a forward pass runs."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def gradient_scaler(self) -> torch.amp.GradScaler | None:
+        """fp16 gradients underflow unless the loss is scaled up; the other formats need no scaler."""
+        return torch.amp.GradScaler(self.device.type) if self.name == "fp16" else None
+
+
+def choose_precision(wanted: PrecisionName, device: Device) -> Precision:
+    """bf16 where the hardware has it, fp16 with a scaler on GPUs without bf16, else fp32; MPS trains in fp32.
+
+    Raises ConfigError for a format that the device cannot train in.
+    """
+    if wanted == "auto":
+        if device.type == "mps":
+            return Precision("fp32", device, "MPS trains in float32")
+        if device.has_bf16:
+            return Precision("bf16", device, "this hardware multiplies bf16 natively")
+        if device.type == "cuda":
+            return Precision("fp16", device, "this GPU lacks bf16; fp16 with a gradient scaler")
+        return Precision("fp32", device, "this CPU lacks native bf16")
+    if wanted == "fp16" and device.type != "cuda":
+        raise ConfigError(f"train.precision: fp16 needs a CUDA GPU, and the device is {device.type}; use bf16 or fp32")
+    if wanted == "bf16" and device.type == "mps":
+        raise ConfigError("train.precision: MPS trains in float32 here; use fp32 or auto")
+    return Precision(wanted, device, "as asked")

@@ -1,0 +1,7 @@
+"""Data, model, loss and optimizer meet here, and only here."""
+
+from pellucid.train.config import RunConfig, TrainConfig
+from pellucid.train.plan import Plan, make_plan
+from pellucid.train.run import RunResult, resume, train
+
+__all__ = ["Plan", "RunConfig", "RunResult", "TrainConfig", "make_plan", "resume", "train"]

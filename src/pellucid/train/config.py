@@ -1,0 +1,110 @@
+"""A run as one value: what is trained, on what, how, and where it is kept."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pellucid.config import Config
+from pellucid.data.config import DataConfig
+from pellucid.model import DecoderConfig, ModelConfig
+from pellucid.optim import AdamWConfig, CosineConfig, OptimizerConfig, ScheduleConfig
+from pellucid.runtime.precision import PrecisionName
+
+
+class TrainConfig(Config):
+    """How long, how much at a time, how fast, and what is watched."""
+
+    steps: int | None = Field(default=None, gt=0)
+    """Number of updates."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the training split, instead of steps."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Seconds of wall time after which the run ends, its schedule fitted to them; with steps or epochs too, whichever ends first."""
+    batch_tokens: int = Field(default=8192, gt=0)
+    """Tokens an update sees, whatever the micro-batch."""
+    seq_len: int | None = Field(default=None, gt=0)
+    """Tokens of a training window. Left out: model.max_seq_len."""
+    micro_batch: int | None = Field(default=None, gt=0)
+    """Windows of one forward pass; accumulation is derived. Left out: chosen for the device."""
+    precision: PrecisionName = "auto"
+    """Format of matrix products; weights and optimizer state are float32 always. auto picks for the hardware."""
+    compile: bool | None = None
+    """Whether torch.compile builds the blocks. Left out: where a compiler is found and the run is long enough."""
+    activation_checkpointing: Literal["none", "full"] = "none"
+    """full: activations inside blocks are computed again in the backward pass; less memory, a third more time."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the target distribution spread over all ids."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    optimizer: OptimizerConfig = AdamWConfig()
+    """How gradients become updates."""
+    schedule: ScheduleConfig = CosineConfig()
+    """How the learning rate moves over the run."""
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Largest norm of all gradients together; longer ones are scaled down to it."""
+    seed: int = Field(default=0, ge=0)
+    """Decides initial weights, the order of data, dropout and samples."""
+    eval_every: int = Field(default=250, gt=0)
+    """Updates between evaluations on the validation split."""
+    eval_tokens: int | None = Field(default=None, gt=0)
+    """Evaluate on this many first tokens of the validation split. Left out: on all of it."""
+    checkpoint_every: int = Field(default=250, gt=0)
+    """Updates between checkpoints; the best one by validation loss is saved besides."""
+    keep_checkpoints: int = Field(default=2, gt=0)
+    """Number of newest checkpoints kept, besides the best."""
+    sample_prompt: str = "\n"
+    """What the sample of text at each evaluation continues."""
+    sample_tokens: int = Field(default=200, ge=0)
+    """Length of that sample; 0 for none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("steps and epochs both say how long; give one of them")
+        if self.steps is None and self.epochs is None and self.max_seconds is None:
+            raise ValueError("nothing says how long; give steps, epochs or max_seconds")
+        return self
+
+
+class RunDirectoryConfig(Config):
+    """Where a run is kept."""
+
+    name: str = "run"
+    """What the run directory is called when none is named: runs/<name>-001, -002, …"""
+    dir: str | None = None
+    """The run directory."""
+
+
+class RunConfig(Config):
+    """Everything that decides a run."""
+
+    model: ModelConfig = DecoderConfig()
+    """The architecture."""
+    data: DataConfig = DataConfig()
+    """The text and how it is cut into ids."""
+    train: TrainConfig
+    """How it is trained."""
+    run: RunDirectoryConfig = RunDirectoryConfig()
+    """Where it is kept."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        seq_len, longest = self.train.seq_len or self.model.max_seq_len, self.model.max_seq_len
+        if seq_len > longest:
+            raise ValueError(f"train.seq_len ({seq_len}) is more than model.max_seq_len ({longest})")
+        if self.train.batch_tokens % seq_len:
+            below = max(seq_len, self.train.batch_tokens // seq_len * seq_len)
+            raise ValueError(
+                f"train.batch_tokens ({self.train.batch_tokens}) is not a multiple of the window length ({seq_len}); "
+                f"try {below}" + (f" or {below + seq_len}" if below + seq_len != below else "")
+            )
+        windows = self.train.batch_tokens // seq_len
+        if self.train.micro_batch is not None and windows % self.train.micro_batch:
+            divisors = [d for d in range(1, windows + 1) if windows % d == 0]
+            raise ValueError(
+                f"train.micro_batch ({self.train.micro_batch}) does not divide the {windows} windows of a batch "
+                f"(train.batch_tokens / window length); choose one of {', '.join(map(str, divisors))}"
+            )
+        return self

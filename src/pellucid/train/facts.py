@@ -1,0 +1,86 @@
+"""What hooks are told: read-only values, one kind an event. Each is one line of metrics.jsonl."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Flag, auto
+from typing import Any, ClassVar, Literal
+
+
+@dataclass(frozen=True)
+class Facts:
+    event: ClassVar[str]
+    step: int
+    """Updates done."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"event": self.event, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class StartFacts(Facts):
+    """A session of the run begins, at step 0 or where a checkpoint left it."""
+
+    event = "start"
+    run: str
+    steps: int | None
+    max_seconds: float | None
+    parameters: int
+    device: str
+    precision: str
+    compiled: bool
+    micro_batch: int
+    accumulation: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True)
+class StepFacts(Facts):
+    """One update. Loss in nats a token, the gradient's norm before clipping."""
+
+    event = "step"
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    """Tokens seen by the run so far."""
+    progress: float
+    """Share of the run that is done, 0 … 1."""
+    elapsed_seconds: float
+    step_seconds: float
+    waited_seconds: float
+    """Part of step_seconds spent waiting for data."""
+
+
+@dataclass(frozen=True)
+class EvaluationFacts(Facts):
+    """One pass over the validation split, or over its stated first part."""
+
+    event = "evaluation"
+    val_loss: float
+    perplexity: float
+    bits_per_byte: float
+    val_tokens: int
+    is_best: bool
+    seconds: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True)
+class EndFacts(Facts):
+    """The session ends."""
+
+    event = "end"
+    reason: Literal["finished", "time is up", "interrupted"]
+    elapsed_seconds: float
+    tokens: int
+    best_loss: float | None
+    peak_memory_bytes: int
+
+
+class Request(Flag):
+    """What a hook may ask of the loop."""
+
+    NOTHING = 0
+    SAVE = auto()
+    STOP = auto()

@@ -1,0 +1,43 @@
+"""Ctrl-C and SIGTERM: finish the update under way, save, leave. A second Ctrl-C leaves at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from pellucid.train.facts import EndFacts, Request, StartFacts, StepFacts
+from pellucid.train.hooks.base import Hook
+
+
+class Interrupt(Hook):
+    """Turns the first signal into a request to save and stop. Outside the main thread it does nothing."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_start(self, facts: StartFacts) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received is not None:
+            self.restore()
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_step(self, facts: StepFacts) -> Request:
+        return Request.NOTHING if self.received is None else Request.SAVE | Request.STOP
+
+    def on_end(self, facts: EndFacts) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Put the process's own signal handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

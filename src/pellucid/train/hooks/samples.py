@@ -1,0 +1,24 @@
+"""samples.jsonl: what the model writes at each evaluation, from one prompt and one seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pellucid.train.facts import EvaluationFacts, Request
+from pellucid.train.hooks.base import Hook
+
+
+class Samples(Hook):
+    """Writes a sample a line and hands it on to be shown."""
+
+    def __init__(self, path: Path, prompt: str, write: Callable[[], str], show: Callable[[str], None]) -> None:
+        self.path, self.prompt, self.write, self.show = path, prompt, write, show
+
+    def on_evaluation(self, facts: EvaluationFacts) -> Request:
+        text = self.write()
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": facts.step, "prompt": self.prompt, "text": text}) + "\n")
+        self.show(text)
+        return Request.NOTHING

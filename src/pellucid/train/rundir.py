@@ -1,0 +1,111 @@
+"""The run directory: its name, its files, and which checkpoints stay."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import pellucid
+from pellucid.checkpoint import layout
+from pellucid.config import Tree, to_toml
+from pellucid.errors import ResumeError, StorageError
+from pellucid.runtime.files import remove_leftovers, require_writable, storage_errors, write_atomic
+from pellucid.train.config import RunConfig
+
+RUNS = Path("runs")
+CONFIG, METRICS, SAMPLES, ENVIRONMENT = "config.toml", "metrics.jsonl", "samples.jsonl", "environment.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    path: Path
+
+    @classmethod
+    def create(cls, config: RunConfig) -> RunDirectory:
+        """A new, empty run directory. Raises StorageError when the named one already holds a run."""
+        if config.run.dir is not None:
+            path = Path(config.run.dir)
+            if (path / CONFIG).exists() or layout.checkpoints(path):
+                raise StorageError(
+                    f"{path}: already holds a run; continue it with pellucid train --resume {path}, "
+                    "or name another run.dir"
+                )
+            require_writable(path)
+        else:
+            require_writable(RUNS)
+            path = _next_free(config.run.name)
+        (path / layout.CHECKPOINTS).mkdir(exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def existing(cls, path: Path) -> RunDirectory:
+        """A run to go on with. Raises ResumeError when there is none."""
+        if not (path / CONFIG).is_file():
+            raise ResumeError(f"{path}: there is no run to resume (no {CONFIG} in it)")
+        require_writable(path / layout.CHECKPOINTS)
+        remove_leftovers(path / layout.CHECKPOINTS)
+        return cls(path)
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def write_config(self, config: RunConfig) -> None:
+        write_atomic(self.file(CONFIG), to_toml(config))
+
+    def write_environment(self, values: Tree) -> None:
+        write_atomic(self.file(ENVIRONMENT), json.dumps(values, indent=2) + "\n")
+
+    def read_environment(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.file(ENVIRONMENT).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+
+    def mark_latest(self, step: int) -> None:
+        write_atomic(self.path / layout.LATEST, layout.step_directory(self.path, step).name + "\n")
+
+    def mark_best(self, step: int) -> None:
+        write_atomic(self.path / layout.BEST, layout.step_directory(self.path, step).name + "\n")
+
+    def prune(self, keep: int, best_step: int | None) -> None:
+        """Remove all checkpoints but the newest `keep` and the best."""
+        for checkpoint in layout.checkpoints(self.path)[:-keep]:
+            if layout.step_of(checkpoint) != best_step:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def environment(threads: int) -> Tree:
+    """What else decides a run's exact numbers: recorded at its start."""
+    return {
+        "pellucid": pellucid.__version__,
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": threads,
+        "command": sys.argv,
+    }
+
+
+def _next_free(name: str) -> Path:
+    """runs/<name>-001, -002, …: the first that no other process has taken."""
+    with storage_errors(RUNS):
+        taken = [int(p.name.rsplit("-", 1)[1]) for p in RUNS.glob(f"{name}-*") if p.name.rsplit("-", 1)[1].isdigit()]
+        number = max(taken, default=0) + 1
+        while True:
+            path = RUNS / f"{name}-{number:03}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return path

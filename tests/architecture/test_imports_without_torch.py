@@ -1,0 +1,52 @@
+"""What needs no torch does not pay for it: importing torch takes a second, `--help` should take none."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def heavy_modules_after(code: str) -> str:
+    """Run the code in a fresh process; which heavy libraries it has loaded at the end, on the last line."""
+    look = "import sys; print(); print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"{code}\n{look}"], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "pellucid",
+        "pellucid.errors",
+        "pellucid.config",
+        "pellucid.runtime.files",
+        "pellucid.runtime.seeding",
+        "pellucid.tokenizers",
+        "pellucid.data.prepare",
+    ],
+)
+def test_importing_a_light_module_leaves_torch_alone(module: str):
+    assert heavy_modules_after(f"import {module}") == "[]"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["train", "--help"], ["generate", "--help"], ["prepare", "--help"]]
+)
+def test_help_answers_without_torch(words: list[str]):
+    code = f"""
+import sys
+from pellucid.cli.main import main
+sys.argv = ["pellucid", *{words!r}]
+try:
+    main()
+except SystemExit as leaving:
+    assert leaving.code in (0, None), leaving.code
+"""
+    assert heavy_modules_after(code) == "[]"
+
+
+def test_a_public_torch_name_is_reached_through_the_package():
+    assert heavy_modules_after("from pellucid import DecoderLM") == "['torch']"

@@ -1,0 +1,198 @@
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from pellucid.data.sources import builtin, open_source
+from pellucid.errors import DataError
+
+
+def texts(*paths: str | Path, **options: str) -> list[str]:
+    return [document.text for document in open_source(*paths, **options).documents()]
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def fails(*paths: str | Path, **options: str) -> str:
+    """The message of the DataError that reading these paths raises."""
+    with pytest.raises(DataError) as caught:
+        texts(*paths, **options)
+    return str(caught.value)
+
+
+# The built-in corpus
+
+
+def test_the_built_in_corpus_is_nine_plays_as_one_text() -> None:
+    source = open_source("builtin:shakespeare")
+    (text,) = texts("builtin:shakespeare")
+    assert source.is_single_text
+    assert source.size_bytes == len(text.encode()) == 1_188_790
+    assert text.startswith("First Citizen:\nBefore we proceed any further, hear me speak.\n")
+    assert text.endswith("Let your indulgence set me free.\n")
+    speakers = ("CORIOLANUS", "KING RICHARD III", "KING RICHARD II", "WARWICK", "ROMEO", "LEONTES", "ISABELLA")
+    for speaker in (*speakers, "PETRUCHIO", "PROSPERO"):
+        assert f"\n{speaker}:\n" in text
+
+
+def test_the_built_in_corpus_is_recorded_by_the_hash_of_its_bytes() -> None:
+    source = open_source("builtin:shakespeare")
+    (document,) = source.documents()
+    (file,) = source.record().files
+    assert file.sha256 == hashlib.sha256(document.text.encode()).hexdigest()
+
+
+def test_an_unknown_built_in_corpus_names_the_nearest() -> None:
+    message = fails("builtin:shakespear")
+    assert "builtin:shakespear: no such built-in corpus; did you mean 'shakespeare'?" in message
+    assert "there are: builtin:shakespeare" in message
+
+
+def test_a_damaged_built_in_corpus_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin.resources, "files", lambda package: tmp_path)
+    write(tmp_path / "corpora/shakespeare9.txt.xz", b"not xz")
+    assert "cannot be read" in fails("builtin:shakespeare")
+    write(tmp_path / "corpora/shakespeare9.txt.xz", builtin.lzma.compress(b"other text"))
+    assert "was altered; reinstall pellucid" in fails("builtin:shakespeare")
+
+
+# Files and folders
+
+
+def test_one_txt_file_is_a_single_text_kept_byte_for_byte(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one\r\ntwo\rthree\n\ncafe\u0301 \u2028 ☃")
+    assert open_source(path).is_single_text
+    assert texts(path) == ["one\r\ntwo\rthree\n\ncafe\u0301 \u2028 ☃"]
+
+
+def test_a_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    assert texts(write(tmp_path / "a.txt", "\ufeffone")) == ["one"]
+    assert texts(write(tmp_path / "a.jsonl", '\ufeff{"text": "one"}\n{"text": "\ufefftwo"}')) == ["one", "\ufefftwo"]
+
+
+def test_a_line_of_jsonl_is_a_document(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "one\\ntwo"}\r\n\n{"text": ""}\n{"id": 3, "text": "\\ud83d\\ude00"}')
+    assert not open_source(path).is_single_text
+    assert texts(path) == ["one\ntwo", "😀"]
+    assert [document.where for document in open_source(path).documents()] == [f"{path}, line 1", f"{path}, line 4"]
+
+
+def test_the_field_of_a_jsonl_line_can_be_chosen(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"text": "no", "story": "yes"}\n')
+    assert texts(path, text_field="story") == ["yes"]
+    assert open_source(path, text_field="story").record().text_field == "story"
+
+
+def test_a_folder_gives_its_text_files_in_the_order_of_their_relative_paths(tmp_path: Path) -> None:
+    write(tmp_path / "b.txt", "third")
+    write(tmp_path / "a/z.jsonl", '{"text": "first"}\n{"text": "second"}\n')
+    write(tmp_path / "c/d/e.TXT", "fourth")
+    write(tmp_path / "a/picture.png", b"\x89PNG")
+    write(tmp_path / "._b.txt", b"\0\0")
+    write(tmp_path / ".git/c.txt", b"\0\0")
+    source = open_source(tmp_path)
+    assert texts(tmp_path) == ["first", "second", "third", "fourth"]
+    assert [file.name for file in source.record().files] == ["a/z.jsonl", "b.txt", "c/d/e.TXT"]
+    assert not source.is_single_text
+    assert sum(document.source_bytes for document in source.documents()) == source.size_bytes
+
+
+def test_a_folder_of_one_txt_file_is_a_single_text(tmp_path: Path) -> None:
+    write(tmp_path / "only.txt", "text")
+    assert open_source(tmp_path).is_single_text
+
+
+def test_the_record_has_the_hash_and_size_of_every_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "one")
+    record = open_source(path).record()
+    assert record.name == "a.txt"
+    assert record.text_field is None
+    assert [(file.name, file.size_bytes, file.sha256) for file in record.files] == [
+        ("a.txt", 3, hashlib.sha256(b"one").hexdigest())
+    ]
+
+
+def test_several_paths_are_one_source_of_documents(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a.txt", "one"), write(tmp_path / "b.jsonl", '{"text": "two"}')
+    source = open_source(second, first)
+    assert texts(second, first) == ["two", "one"]
+    assert not source.is_single_text
+    assert source.size_bytes == 3 + 15
+    assert [file.name for file in source.record().files] == ["b.jsonl", "a.txt"]
+    assert source.record().text_field == "text"
+
+
+# Bad input
+
+
+def test_no_path_at_all() -> None:
+    with pytest.raises(DataError, match="no data: name a"):
+        open_source()
+
+
+def test_a_missing_path_names_the_nearest(tmp_path: Path) -> None:
+    write(tmp_path / "stories.txt", "text")
+    assert fails(tmp_path / "storys.txt").endswith("storys.txt: no such file or folder; did you mean 'stories.txt'?")
+    assert fails(tmp_path / "no" / "such.txt").endswith("such.txt: no such file or folder")
+
+
+def test_a_suffix_that_is_not_supported_says_which_are(tmp_path: Path) -> None:
+    message = fails(write(tmp_path / "a.parquet", b"PAR1"))
+    assert re.search(r"a\.parquet: a \.parquet file cannot be read; convert it to a \.txt file .* \.jsonl", message)
+    assert "a file without a suffix" in fails(write(tmp_path / "README", b"text"))
+
+
+def test_a_folder_without_text_says_what_is_there(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv", "c/d.md"):
+        write(tmp_path / "data" / name, "text")
+    (tmp_path / "empty").mkdir()
+    assert "no .txt or .jsonl file in this folder (found: 2 .csv, 1 .md)" in fails(tmp_path / "data")
+    assert "(found: nothing)" in fails(tmp_path / "empty")
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "text")
+    empty = write(tmp_path / "b.txt", b"")
+    assert f"{empty}: the file is empty" in fails(empty)
+    assert f"{empty}: the file is empty" in fails(tmp_path)
+    assert "empty but for a byte-order mark" in fails(write(tmp_path / "b.txt", "\ufeff"))
+
+
+def test_a_file_that_is_not_text_is_named_with_the_offset_of_the_byte(tmp_path: Path) -> None:
+    latin = write(tmp_path / "latin.txt", "caf\u00e9".encode("latin-1"))
+    assert f"{latin}: not a text file: byte 3 is 0xe9, not UTF-8" in fails(latin)
+    assert "byte 4 is 0x00, a NUL" in fails(write(tmp_path / "nul.txt", b"text\0text"))
+    assert "byte 0 is 0xff, not UTF-8" in fails(write(tmp_path / "wide.txt", "text".encode("utf-16")))
+    lines = write(tmp_path / "a.jsonl", b'{"text": "one"}\n{"text": "\xff"}\n')
+    assert f"{lines}, line 2: not a text file: byte 26 is 0xff" in fails(lines)
+    assert "byte 26 is 0x00, a NUL" in fails(write(tmp_path / "b.jsonl", b'{"text": "one"}\n{"text": "\0"}\n'))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "one"', "line 2: not JSON: Expecting ',' delimiter at column 15"),
+        ("[" * 100_000, "line 2: not usable JSON"),
+        ('["text"]', "line 2: wanted a JSON object with a field 'text', not an array"),
+        ("17", "line 2: wanted a JSON object with a field 'text', not a number"),
+        ('{"id": 1, "story": "x"}', "line 2: there is no field 'text' (fields: id, story)"),
+        ('{"text": null}', "line 2: field 'text' holds null, not a string"),
+        ('{"text": "\\ud800"}', "line 2: field 'text' holds half of a surrogate pair"),
+    ],
+)
+def test_a_bad_line_of_jsonl_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"text": "one"}}\n{line}\n')
+    assert fails(path).startswith(f"{path}, {message}")
+
+
+def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.txt", "text")
+    source = open_source(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"a\.txt: cannot be read: No such file"):
+        list(source.documents())
