@@ -103,7 +103,7 @@ endef
 
 # Before torch is there: what the default index would bring to a Linux machine without an NVIDIA GPU.
 define HINT
-@[ -n "$(TORCH_INDEX)" ] || [ "`uname -s`" != Linux ] || command -v nvidia-smi >/dev/null || $(BIN)/python -c "import torch" 2>/dev/null || \
+@[ -n "$(TORCH_INDEX)" ] || [ "`uname -s`" != Linux ] || command -v nvidia-smi >/dev/null || ls $(VENV)/lib/*/site-packages/torch >/dev/null 2>&1 || \
 	echo "No NVIDIA GPU here, yet torch may bring gigabytes of CUDA libraries; README.md names the CPU build."
 endef
 
@@ -118,6 +118,11 @@ $(HINT)
 @$(TORCH_FIRST) $(PIP) -e "$(1)" || { rm $(VENV)/.unfinished; exit 1; }
 @touch $(addprefix $(VENV)/.installed-,$(2)) && rm $(VENV)/.unfinished
 endef
+
+# Stamps count only while the Python that .venv was made with is there (an upgrade may take it away).
+ifneq ($(shell test -x $(BIN)/python && echo there),there)
+.PHONY: $(VENV)/.installed-core $(VENV)/.installed-test $(VENV)/.installed-check
+endif
 
 $(VENV)/.installed-core: pyproject.toml constraints.txt
 	$(call INSTALL,.,core)

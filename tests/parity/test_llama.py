@@ -44,7 +44,9 @@ class Float64Throughout(TorchFunctionMode):
 
 def config_of(variant: str) -> DecoderConfig:
     tree = {"vocab_size": 61, "d_model": 32, "num_layers": 3, "num_heads": 4, "max_seq_len": 48}
-    return from_tree(DecoderConfig, tree | {"feed_forward": {"kind": "swiglu", "d_ff": 40}} | VARIANTS[variant])
+    return from_tree(
+        DecoderConfig, tree | {"feed_forward": {"kind": "swiglu", "d_ff": 40}} | VARIANTS[variant]
+    )
 
 
 @torch.no_grad()

@@ -12,10 +12,8 @@ from pellucid.model.feedforward import MLP, SwiGLU
 from pellucid.model.norms import LayerNorm, RMSNorm
 from pellucid.model.positions import LearnedPosition, Position, RotaryPosition
 
-pytestmark = pytest.mark.usefixtures("no_grad")
 
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def no_grad():
     with torch.no_grad():
         yield
@@ -118,7 +116,9 @@ def test_rope_scores_depend_only_on_the_distance() -> None:
     rope, q, k = RotaryPosition(8), draw(8), draw(8, seed=1)
 
     def score(at: int, seen: int) -> float:
-        turned = [rope.rotate(x[None], rope.angles(torch.tensor([p]))) for x, p in ((q, at), (k, seen))]
+        turned = [
+            rope.rotate(x.view(1, 1, 1, 8), rope.angles(torch.tensor([p]))) for x, p in ((q, at), (k, seen))
+        ]
         return float((turned[0] * turned[1]).sum())
 
     assert score(9, 4) == pytest.approx(score(105, 100), abs=1e-12)

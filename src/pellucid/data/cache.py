@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -55,7 +56,7 @@ def prepare_cached(
     words = re.sub(r"[^\w.-]+", "-", f"{Path(source.name).stem[:40]}-{built.kind}")
     out = cache_folder(cache_dir) / "prepared" / f"{words}-{recipe.key[:16]}"
     if is_prepared(out) and not _opens(out):
-        with storage_errors(out):
+        with storage_errors(out), suppress(FileNotFoundError):  # another process may be removing it too
             shutil.rmtree(out)
     prepare(source, built, out, val_fraction=val_fraction, num_threads=num_threads, progress=progress)
     return out

@@ -58,7 +58,8 @@ class Recipe(Config):
     @property
     def key(self) -> str:
         """SHA-256 (hex) of the recipe without the source's name: two with equal keys give equal shards."""
-        return _sha256_json(self.model_dump(mode="json", exclude={"source": {"name"}}))
+        parts = self.model_dump(mode="json", include=set(Recipe.model_fields), exclude={"source": {"name"}})
+        return _sha256_json(parts)
 
     def differences(self, other: Recipe) -> list[str]:
         """One line for each part in which the other recipe differs from this one."""

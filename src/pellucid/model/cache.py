@@ -50,8 +50,14 @@ class KVCache:
     ) -> tuple[Float[Tensor, "B K S E"], Float[Tensor, "B K S E"]]:
         """Write T new positions of one layer after the filled ones; return all S = length + T of them.
 
-        The length itself moves once for all layers, by `advance`. Raises ValueError when the cache is full.
+        The length itself moves once for all layers, by `advance`. Raises ValueError when the cache is full or has
+        other rows than the input.
         """
+        if keys.shape[0] != self.keys.shape[1]:
+            raise ValueError(
+                f"the cache holds {self.keys.shape[1]} rows and the input has {keys.shape[0]}; "
+                "allocate one for this batch size or reorder its rows"
+            )
         end = self.length + keys.shape[2]
         if end > self.max_length:
             raise ValueError(

@@ -26,7 +26,7 @@ class Hidden:
     """The first half of a forward pass: final normalised states and side losses as (sum, weight)."""
 
     states: Float[Tensor, "B T D"]
-    auxiliary: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict[str, tuple[Tensor, Tensor]])
+    auxiliary: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class LanguageModel(Protocol):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pellucid.config import nearest
 from pellucid.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def model_preset(name: str) -> ModelConfig:
 
 def _find(name: str, table: dict[str, Preset], what: str) -> Preset:
     if name not in table:
+        from pellucid.config import nearest  # with pydantic, which the table itself can do without
+
         raise ConfigError(f"there is no {what} preset {name!r}{nearest(name, table)} (presets: {', '.join(table)})")
     return table[name]
 

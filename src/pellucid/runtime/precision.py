@@ -56,3 +56,13 @@ def choose_precision(wanted: PrecisionName, device: Device) -> Precision:
     if wanted == "bf16" and device.type == "mps":
         raise ConfigError("train.precision: MPS trains in float32 here; use fp32 or auto")
     return Precision(wanted, device, "as asked")
+
+
+def choose_generation_format(wanted: PrecisionName, device: Device) -> Literal["fp32", "bf16", "fp16"]:
+    """The format of the weights while text is written: bf16 on GPUs that have it, else fp32.
+
+    One token at a time is bound by reading weights, and torch reads fp32 at twice the rate of bf16 on CPUs.
+    """
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device.type == "cuda" and device.has_bf16 else "fp32"

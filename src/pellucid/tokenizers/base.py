@@ -86,7 +86,7 @@ class BaseTokenizer(ABC):
         *,
         algorithm: str,
     ) -> None:
-        own_size = max(len(pieces), *(number + 1 for number in own_special.values()))
+        own_size = max([len(pieces), *(number + 1 for number in own_special.values())])
         ids = special.number(own_special, special_tokens, first_id=own_size)
         table = [*pieces, *[b""] * (own_size + len(special_tokens) - len(pieces))]
         for token, number in ids.items():

@@ -106,26 +106,29 @@ def read_ranks(kind: str, wanted: RanksFile, file: Path | None = None) -> Ranks:
     Raises TokenizerError saying what to do when there is no such file, or when it is another one.
     """
     path = file.expanduser() if file else cached_file(wanted)
-    if path is None or not path.is_file():
-        looked = f"{path} is no file" if path else "TIKTOKEN_CACHE_DIR is empty, so tiktoken keeps no cache"
-        raise TokenizerError(
-            f"{kind}: its ranks are not on this machine ({looked}). Name a {kind}.tiktoken file by "
-            "ranks_file (in a run: data.tokenizer.ranks_file=FILE); or set TIKTOKEN_CACHE_DIR to a "
-            f"directory that has {wanted.cache_name}; or, with a network, run: "
-            f"python -c \"import tiktoken; tiktoken.get_encoding('{kind}')\""
-        )
+    if path is None:
+        raise _missing(kind, wanted, "TIKTOKEN_CACHE_DIR is empty, so tiktoken keeps no cache")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise TokenizerError(f"{path}: the ranks of {kind} cannot be read: {error.strerror}") from None
+        raise _missing(kind, wanted, f"{path}: {error.strerror}") from None
     found = hashlib.sha256(data).hexdigest()
     if found != wanted.sha256:
         raise TokenizerError(
             f"{path}: damaged, or not the ranks of {kind}: its SHA-256 is {found}, wanted {wanted.sha256}; "
-            "remove it and fetch it again"
+            "name the right file, or fetch it again"
         )
     pairs = (line.split() for line in data.splitlines())
     return {base64.b64decode(token): int(rank) for token, rank in pairs}
+
+
+def _missing(kind: str, wanted: RanksFile, reason: str) -> TokenizerError:
+    return TokenizerError(
+        f"{kind}: its ranks are not on this machine ({reason}). Name a {kind}.tiktoken file by ranks_file "
+        "(in a run: data.tokenizer.ranks_file=FILE); or set TIKTOKEN_CACHE_DIR to a directory that has "
+        f"{wanted.cache_name}; or, with a network, run: "
+        f"python -c \"import tiktoken; tiktoken.get_encoding('{kind}')\""
+    )
 
 
 def cached_file(wanted: RanksFile) -> Path | None:

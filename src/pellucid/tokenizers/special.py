@@ -31,7 +31,7 @@ def number(own: Mapping[str, int], added: Sequence[str], *, first_id: int) -> di
             raise TokenizerError(
                 f"the added special token {token!r} is {whose}; name each special token once"
             )
-        if not token.isascii() and any("\ud800" <= character <= "\udfff" for character in token):
+        if any("\ud800" <= character <= "\udfff" for character in token):
             raise TokenizerError(
                 f"the special token {token!r} holds half of a surrogate pair and has no bytes"
             )
@@ -41,7 +41,8 @@ def number(own: Mapping[str, int], added: Sequence[str], *, first_id: int) -> di
 
 def pattern(tokens: Mapping[str, int]) -> re.Pattern[str]:
     """A regular expression that finds special tokens, the longest first where several begin together."""
-    return re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+    choices = [re.escape(token) for token in sorted(tokens, key=len, reverse=True)]
+    return re.compile("|".join(choices) or "(?!)")  # without any, it finds nothing
 
 
 def split(text: str, special: re.Pattern[str]) -> Iterator[tuple[int, str, str]]:

@@ -193,12 +193,12 @@ class TiktokenTokenizer(BaseTokenizer):
         return self._config_settings | ({"ranks_file": self._ranks_name} if self._save_ranks else {})
 
     def _encode_text(self, text: str, at: int) -> NDArray[np.uint32]:
-        return self._encode_ordinary(text).copy()  # the buffer of tiktoken cannot be written to
+        return self._encode_ordinary(text, at).copy()  # the buffer of tiktoken cannot be written to
 
     def _encode_texts(
         self, texts: Sequence[str], num_threads: int
     ) -> tuple[NDArray[np.uint32], Iterable[int]]:
-        if num_threads == 1:
+        if num_threads <= 1:
             parts = self._encode_each(texts)
         else:
             # tiktoken releases the interpreter lock; a thread takes many texts at once, as most are short.
@@ -211,14 +211,16 @@ class TiktokenTokenizer(BaseTokenizer):
     def _encode_each(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         return [self._encode_ordinary(text) for text in texts]
 
-    def _encode_ordinary(self, text: str) -> NDArray[np.uint32]:
+    def _encode_ordinary(self, text: str, at: int = 0) -> NDArray[np.uint32]:
         try:
             return self._encoding.encode_to_numpy(text, disallowed_special=())
         except UnicodeEncodeError:  # which is a ValueError, and is explained by the caller
             raise
         except ValueError as error:
             blank = max(re.finditer(r"\s+", text), key=lambda run: run.end() - run.start(), default=None)
-            longest = f"{blank.end() - blank.start():,} characters at {blank.start()}" if blank else "none"
+            longest = (
+                f"{blank.end() - blank.start():,} characters at {at + blank.start()}" if blank else "none"
+            )
             raise TokenizerError(
                 f"{self.kind}: tiktoken cannot cut this text: {error}. It gives up on runs of about a "
                 f"million spaces or line breaks; the longest here: {longest}. Shorten it"

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-STORIES = [f"Story {number}: the {animal} went home.\n" for number, animal in enumerate(["cat", "dog", "ox"] * 14)]
+STORIES = [
+    f"Story {number}: the {animal} went home.\n" for number, animal in enumerate(["cat", "dog", "ox"] * 14)
+]
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def _read_lines(path: Path, text_field: str) -> Iterator[Document]:
                 raise _not_text(where, start + error.start, line[error.start]) from None
             if (nul := line.find(b"\0")) >= 0:
                 raise _not_text(where, start + nul, 0)
+            decoded = decoded.rstrip("\r\n")
             if number == 1:
                 decoded = decoded.removeprefix(_BOM)
             text = _text_of(decoded, text_field, where) if decoded.strip() else ""

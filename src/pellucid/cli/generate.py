@@ -1,0 +1,116 @@
+"""`pellucid generate`: continues a prompt, or talks in turns on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from pellucid.cli.options import DeviceName, Dtype, Json, Target, print_json
+from pellucid.errors import ConfigError
+
+PresetName = Literal["greedy", "precise", "balanced", "creative"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("generate")(generate)
+
+
+def generate(
+    target: Target = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", help="The text to continue; left out: interactive.", show_default=False)
+    ] = None,
+    preset: Annotated[PresetName, typer.Option("--preset", help="How to choose the next id.")] = "balanced",
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="0 is greedy; 1 the model's own.", show_default=False)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Draw from the k likeliest ids.", show_default=False)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option("--top-p", help="Draw from the likeliest ids of this share.", show_default=False)
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option("--repetition-penalty", help="Above 1: repeat less.", show_default=False)
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help="Length of the continuation.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Equal seeds give equal text.")] = 0,
+    device: DeviceName = None,
+    dtype: Dtype = "auto",
+    json: Json = False,
+) -> int:
+    """Write text with a trained model.
+
+    pellucid generate --prompt "To be" · pellucid generate runs/quick-001 --preset creative --seed 7
+    """
+    from pellucid import checkpoint
+    from pellucid.config import from_tree, to_tree
+    from pellucid.generate.sampling import SamplingConfig
+    from pellucid.generate.sampling import preset as sampling_preset
+    from pellucid.generate.text import generate_text
+    from pellucid.runtime.device import choose_device
+    from pellucid.runtime.precision import DTYPES, choose_generation_format
+
+    given = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+    }
+    settings = {**to_tree(sampling_preset(preset)), **{k: v for k, v in given.items() if v is not None}}
+    sampling = from_tree(SamplingConfig, settings)
+    console = Console(stderr=True, highlight=False)
+    path, why = checkpoint.find_checkpoint(target)
+    chosen = choose_device(device)
+    number_format = choose_generation_format(dtype, chosen)
+    loaded = checkpoint.load(path, device=chosen.torch)
+    loaded.model.to(DTYPES[number_format])
+    console.print(f"{why}; {chosen.type}, {number_format}", style="dim")
+
+    def show(piece: str) -> None:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    for number, text in enumerate([prompt] if prompt is not None else _ask()):
+        turn = sampling.model_copy(update={"seed": sampling.seed + number})
+        if not json and prompt is not None:
+            show(text)
+        result = generate_text(loaded.model, loaded.tokenizer, text, turn, on_text=None if json else show)
+        if result.prompt_tokens_read < result.prompt_tokens:
+            console.print(
+                f"\nthe prompt has {result.prompt_tokens} tokens and the context {loaded.model.max_seq_len}: "
+                f"only the last {result.prompt_tokens_read} were read",
+                style="yellow",
+            )
+        if json:
+            print_json(asdict(result))
+        else:
+            show("\n")
+            console.print(f"{result.new_tokens} tokens, {result.tokens_per_second:,.0f} tokens/s", style="dim")
+    return 0
+
+
+def _ask() -> Iterator[str]:
+    """Prompts from standard input, a line each, until it ends; on a terminal with a prompt sign."""
+    on_terminal = sys.stdin.isatty()
+    if on_terminal:
+        sys.stderr.write("Type a beginning and press Enter; Ctrl-D leaves.\n")
+    while True:
+        if on_terminal:
+            sys.stderr.write("> ")
+            sys.stderr.flush()
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if "\x00" in line:
+            raise ConfigError("standard input is not text; type a prompt or give --prompt")
+        yield line.rstrip("\r\n")

@@ -1,0 +1,68 @@
+"""Options that several commands share, and how words become a run's config. No torch until a config is built."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pellucid.errors import ConfigError
+from pellucid.presets import RUNS, run_preset
+
+if TYPE_CHECKING:
+    from pellucid.train.config import RunConfig
+
+PRESETS_HELP = "Presets: " + " · ".join(f"{name} ({preset.summary})" for name, preset in RUNS.items())
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PRESET] [KEY=VALUE]…", help=PRESETS_HELP, show_default=False),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file, laid over the preset.", show_default=False)
+]
+Quick = Annotated[bool, typer.Option("--quick", help="The preset's small sibling.")]
+DeviceName = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cuda, mps or cpu; default: the best one here.", show_default=False),
+]
+Dtype = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"], typer.Option("--dtype", help="Number format of the computation.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output; messages go to standard error.")
+]
+Target = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[RUN_OR_CHECKPOINT]", help="A run (its best checkpoint), or a checkpoint; default: the newest run."
+    ),
+]
+
+
+def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: bool = False) -> RunConfig:
+    """PRESET, then --config, then overrides, each laid over the one before."""
+    from pellucid.config import from_tree, merge, override, read_toml, to_tree
+    from pellucid.train.config import RunConfig
+
+    names = [word for word in words if "=" not in word]
+    if len(names) > 1:
+        raise ConfigError(f"{names[1]!r}: one preset at a time ({names[0]!r} came first); overrides are key.path=value")
+    if not names and config_file is None:
+        raise ConfigError(f"name a preset or give --config FILE (presets: {', '.join(RUNS)})")
+    tree = to_tree(run_preset(names[0], quick=quick)) if names else {}
+    where = ""
+    if config_file is not None:
+        tree, where = merge(tree, read_toml(config_file)), str(config_file)
+        from_tree(RunConfig, tree, where=where)  # so that a fault of the file is named as the file's
+    return from_tree(RunConfig, override(tree, [word for word in words if "=" in word]))
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object as one line of standard output."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,106 @@
+"""`pellucid train`: trains a preset, resumes a run, or checks that a run would work."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.prompt import Prompt
+
+from pellucid.cli.options import ConfigFile, DeviceName, Json, Quick, Words, print_json, run_config
+from pellucid.errors import ConfigError
+
+FULL_MODE, QUICK_MODE = "sota-125m", "quick"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("train")(train)
+
+
+def train(
+    words: Words = None,
+    config_file: ConfigFile = None,
+    quick: Quick = False,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.", show_default=False)
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option("--init", metavar="RUN_OR_CHECKPOINT", help="Start from these weights.", show_default=False),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Verify data, first loss and learning; train nothing.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="Short for train.seed=N.", show_default=False)] = None,
+    device: DeviceName = None,
+    json: Json = False,
+) -> int:
+    """Train a model.
+
+    pellucid train quick · pellucid train sota-16m data.path=stories.txt train.steps=500 · pellucid train
+    --resume runs/quick-001 train.steps=2000
+    """
+    words = [*(words or []), *([f"train.seed={seed}"] if seed is not None else [])]
+    console = Console(stderr=True)
+    if resume is not None:
+        if config_file or quick or init or check or any("=" not in word for word in words):
+            raise ConfigError("--resume goes on with a run as it is; only KEY=VALUE overrides can be given with it")
+        from pellucid.train import resume as resume_run
+
+        return _finish(resume_run(resume, words, device=device, console=console, hooks=_hooks(json)), json)
+    if not any("=" not in word for word in words) and config_file is None:
+        words = [_ask_mode(), *words]
+    config = run_config(words, config_file=config_file, quick=quick)
+    if check:
+        return _check(config, device, console, json)
+    from pellucid.train import train as train_run
+
+    return _finish(train_run(config, device=device, init=init, console=console, hooks=_hooks(json)), json)
+
+
+def _ask_mode() -> str:
+    """Quick or full, asked on a terminal; anywhere else the preset must be named."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        from pellucid.presets import RUNS
+
+        raise ConfigError(f"name a preset, for example: pellucid train quick (presets: {', '.join(RUNS)})")
+    answer = Prompt.ask(
+        "Train [bold]quick[/] (minutes, on any laptop) or [bold]full[/] (124M parameters, hours on a GPU)?",
+        choices=["quick", "full"],
+        default="quick",
+        console=Console(stderr=True),
+    )
+    return {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
+
+
+def _hooks(json: bool) -> list[JsonLines]:  # noqa: F821
+    if not json:
+        return []
+    from pellucid.cli.json_lines import JsonLines
+
+    return [JsonLines()]
+
+
+def _finish(result: RunResult, json: bool) -> int:  # noqa: F821
+    console = Console(stderr=True, highlight=False)
+    if result.signal is not None:
+        console.print(f"saved; go on with: [bold]pellucid train --resume {result.directory}[/]")
+        return 128 + result.signal
+    if result.sample and not json:
+        sys.stdout.write(f"\nWhat it writes now:\n{result.sample}\n\n")
+        sys.stdout.flush()
+    console.print(f"next: [bold]pellucid generate {result.directory}[/]   (interactive; or with --prompt 'text')")
+    return 0
+
+
+def _check(config: RunConfig, device: str | None, console: Console, json: bool) -> int:  # noqa: F821
+    from pellucid.train.check import check_run
+
+    report = check_run(config, device=device, console=console)
+    if json:
+        print_json(report.to_dict())
+    for finding in report.findings:
+        mark = "[green]ok[/]  " if finding.passed else "[red]FAIL[/]"
+        console.print(f"{mark} {finding.what}: {finding.found}", highlight=False)
+    return 0 if report.passed else 1

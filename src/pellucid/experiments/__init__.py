@@ -1,0 +1,1 @@
+"""Whole runs as values: experiments that start, stop and compare them."""

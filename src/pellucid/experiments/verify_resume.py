@@ -1,0 +1,149 @@
+"""Proof on this machine: a run that is killed and resumed equals the uninterrupted one to the bit.
+
+Runs are separate processes, the kill is the operating system's (SIGKILL), and only files are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pellucid.checkpoint import layout
+from pellucid.errors import TrainingError
+from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.rundir import CONFIG, METRICS
+
+_EXACT = {"step": ("loss", "lr", "grad_norm", "tokens"), "evaluation": ("val_loss", "val_tokens", "is_best")}
+"""What a resumed run must log again to the bit; seconds differ, numbers may not."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One interruption: after how many seconds of the process's life, and what was there by then."""
+
+    after_seconds: float
+    logged_step: int
+    """The last update that had been logged."""
+    saved_step: int | None
+    """The checkpoint that the next process can start from."""
+
+
+@dataclass(frozen=True)
+class ResumeVerdict:
+    steps: int
+    kills: tuple[Kill, ...]
+    differences: tuple[str, ...]
+    """Empty when every compared file and number is equal to the bit."""
+
+    @property
+    def is_exact(self) -> bool:
+        return not self.differences
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"is_exact": self.is_exact, **asdict(self)}
+
+
+def verify_resume(
+    words: Sequence[str], *, work: Path, steps: int = 40, kills: int = 1, seed: int | None = None
+) -> ResumeVerdict:
+    """Train `words` (a preset and overrides) for `steps` updates twice, the second time killed `kills` times.
+
+    Each kill comes at a moment drawn uniformly over the time that the uninterrupted process took, start-up
+    and saves included. Raises TrainingError when a run fails by itself.
+    """
+    draw = random.Random(seed)
+    every = max(1, steps // 4)
+    arguments = [
+        *words,
+        f"train.steps={steps}",
+        f"train.checkpoint_every={every}",
+        f"train.eval_every={max(1, steps // 2)}",
+        "train.eval_tokens=4096",
+        "train.sample_tokens=0",
+    ]
+    whole, broken = work / "uninterrupted", work / "killed"
+    began = time.monotonic()
+    _finish(["train", *arguments, f"run.dir={whole}"])
+    duration = time.monotonic() - began
+    done: list[Kill] = []
+    for _ in range(kills):
+        process = _start(_command(arguments, broken))
+        after = draw.uniform(0, duration)
+        try:
+            process.wait(timeout=after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        else:
+            if process.returncode:
+                raise TrainingError(f"the run ended by itself with status {process.returncode}:\n{_output(process)}")
+            break  # it was faster this time and is finished
+        newest, _ = layout.newest_valid(broken)
+        logged = [f["step"] for f in read_facts(broken / METRICS)]
+        done.append(Kill(after, max(logged, default=0), layout.step_of(newest) if newest else None))
+    _finish(_command(arguments, broken))
+    return ResumeVerdict(steps, tuple(done), tuple(compare_runs(whole, broken)))
+
+
+def compare_runs(first: Path, second: Path) -> list[str]:
+    """Every difference between two finished runs that matters: logged numbers and the last checkpoint's files."""
+    found: list[str] = []
+    for event, names in _EXACT.items():
+        left, right = ([f for f in read_facts(run / METRICS) if f["event"] == event] for run in (first, second))
+        if [f["step"] for f in left] != [f["step"] for f in right]:
+            found.append(f"{event} lines: {len(left)} against {len(right)}, or of other steps")
+            continue
+        for a, b in zip(left, right, strict=True):
+            found += [f"step {a['step']}: {n} {a[n]!r} against {b[n]!r}" for n in names if a[n] != b[n]]
+    last = [(layout.checkpoints(run) or [run])[-1] for run in (first, second)]
+    if last[0].name != last[1].name:
+        return [*found, f"last checkpoint: {last[0].name} against {last[1].name}"]
+    for name in (layout.MODEL, layout.TRAIN_TENSORS):
+        if _digest(last[0] / name) != _digest(last[1] / name):
+            found.append(f"{name}: the bytes differ")
+    values = [json.loads((path / layout.TRAIN_VALUES).read_text(encoding="utf-8")) for path in last]
+    for key in values[0]:
+        if key != "elapsed_seconds" and values[0][key] != values[1].get(key):
+            found.append(f"{key}: {values[0][key]!r} against {values[1].get(key)!r}")
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _command(arguments: Sequence[str], run: Path) -> list[str]:
+    """Start the run, or go on with it where it got as far as writing its config."""
+    if (run / CONFIG).is_file():
+        return ["train", "--resume", str(run)]
+    return ["train", *arguments, f"run.dir={run}"]
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pellucid", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def _output(process: subprocess.Popen[str]) -> str:
+    return process.stderr.read() if process.stderr else ""
+
+
+def _finish(command: Sequence[str]) -> None:
+    process = _start(command)
+    _, said = process.communicate()
+    if process.returncode:
+        raise TrainingError(f"pellucid {' '.join(command)} ended with status {process.returncode}:\n{said}")

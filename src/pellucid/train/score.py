@@ -1,0 +1,59 @@
+"""Scoring a finished checkpoint on its run's own data or on other text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pellucid import checkpoint
+from pellucid.config import from_tree
+from pellucid.data.shards import open_shards
+from pellucid.data.sources import open_source
+from pellucid.errors import CheckpointError, DataError
+from pellucid.evaluate import Perplexity, evaluate_split, evaluate_text
+from pellucid.runtime.precision import Precision
+from pellucid.train.config import RunConfig
+from pellucid.train.run import open_data
+
+
+def score_checkpoint(
+    path: Path,
+    *,
+    precision: Precision,
+    data: Path | None = None,
+    split: Literal["val", "train"] = "val",
+    seq_len: int | None = None,
+    max_tokens: int | None = None,
+) -> tuple[str, Perplexity]:
+    """(what was scored, the numbers): a prepared directory's split, a whole text, or the run's own split.
+
+    Raises DataError when prepared data was made with another tokenizer than the model's.
+    """
+    loaded = checkpoint.load(path, device=precision.device.torch)
+    if seq_len is not None and seq_len > loaded.model.max_seq_len:
+        raise CheckpointError(f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})")
+    if data is not None and not (data / "manifest.json").is_file():
+        source = open_source(str(data))
+        if not source.is_single_text:
+            raise DataError(f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR")
+        (document,) = source.documents()
+        score = evaluate_text(loaded.model, loaded.tokenizer, document.text, precision, seq_len=seq_len)
+        return str(data), score
+    if data is not None:
+        shards, name = open_shards(data), str(data)
+    else:
+        if "train" not in loaded.config:
+            raise CheckpointError(f"{path}: does not say what it was trained on; name a text with --data")
+        opened = open_data(from_tree(RunConfig, loaded.config))
+        shards, name = opened.shards, opened.shards.manifest.source.name
+    found = shards.manifest.tokenizer
+    if found.fingerprint != loaded.tokenizer.fingerprint:
+        raise DataError(
+            f"{shards.directory}: was prepared with tokenizer {found.kind} ({found.fingerprint[:12]}), and the model "
+            f"reads {loaded.tokenizer.kind} ({loaded.tokenizer.fingerprint[:12]}); score the raw text instead"
+        )
+    chosen = shards.val if split == "val" else shards.train
+    score = evaluate_split(
+        loaded.model, loaded.tokenizer, chosen, precision, seq_len=seq_len, max_tokens=max_tokens
+    )
+    return f"{split} split of {name}", score

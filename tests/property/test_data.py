@@ -1,0 +1,231 @@
+"""What holds for any data: the order is a permutation that nothing but the seed changes; nothing is lost."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid import tokenizers
+from pellucid.data.batch import gather
+from pellucid.data.encoding import pieces
+from pellucid.data.evaluation import evaluation_batches, scored_tokens
+from pellucid.data.loader import TrainingLoader
+from pellucid.data.order import TrainingOrder, Window
+from pellucid.data.prepare import content_hash, prepare
+from pellucid.data.shards import ShardWriter, Split, open_shards
+from pellucid.data.sources import open_source
+from pellucid.errors import TokenizerError
+from pellucid.runtime.seeding import derive, permutation
+from pellucid.tokenizers import ByteTokenizer, Tokenizer
+
+SEEDS = st.integers(0, 2**63 - 1)
+SHARDS = st.lists(st.integers(1, 120), min_size=1, max_size=7)
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> TrainingOrder:
+    shards = draw(SHARDS)
+    seq_len = draw(st.integers(1, 20).filter(lambda length: length < max(shards)))
+    return TrainingOrder(shards, seq_len, seed=draw(SEEDS), shuffle_shards=draw(st.integers(1, 8)))
+
+
+def epoch(order: TrainingOrder, number: int) -> list[Window]:
+    count = order.windows_per_epoch
+    return [order.locate(number * count + index) for index in range(count)]
+
+
+# The order
+
+
+@given(orders(), st.integers(0, 5))
+def test_an_epoch_has_each_token_as_a_target_once_but_for_the_rest_of_each_shard(
+    order: TrainingOrder, number: int
+) -> None:
+    T = order.seq_len
+    targets = Counter(
+        (window.shard, (window.start + t) % order.shard_tokens[window.shard])
+        for window in epoch(order, number)
+        for t in range(1, T + 1)
+    )
+    assert set(targets.values()) == {1}
+    for shard, tokens in enumerate(order.shard_tokens):
+        seen = sum(1 for where, _ in targets if where == shard)
+        assert seen == (tokens - tokens % T if tokens > T else 0)
+
+
+def whole_epoch(
+    shards: tuple[int, ...], T: int, seed: int, shuffle_shards: int, number: int
+) -> list[tuple[int, int]]:
+    """The order written out as the documentation of `pellucid.data.order` tells it."""
+    result: list[tuple[int, int]] = []
+    shard_order = permutation(len(shards), derive(seed, "shards", number)).tolist()
+    for block, begin in enumerate(range(0, len(shards), shuffle_shards)):
+        windows = [
+            (shard, (derive(seed, "first window", number, shard) % shards[shard] + i * T) % shards[shard])
+            for shard in shard_order[begin : begin + shuffle_shards]
+            if shards[shard] >= T + 1
+            for i in range(shards[shard] // T)
+        ]
+        result += [windows[i] for i in permutation(len(windows), derive(seed, "windows", number, block))]
+    return result
+
+
+@given(SHARDS, st.integers(1, 20), SEEDS, st.integers(1, 8), st.integers(0, 3))
+def test_a_window_is_located_where_the_written_out_order_has_it(
+    shards: list[int], T: int, seed: int, shuffle_shards: int, number: int
+) -> None:
+    shards = [*shards, T + 1]
+    order = TrainingOrder(shards, T, seed=seed, shuffle_shards=shuffle_shards)
+    found = [(window.shard, window.start) for window in epoch(order, number)]
+    assert found == whole_epoch(tuple(shards), T, seed, shuffle_shards, number)
+
+
+@given(orders(), st.lists(st.integers(0, 500), min_size=1, max_size=20))
+def test_a_window_is_the_same_whatever_was_asked_before(order: TrainingOrder, numbers: list[int]) -> None:
+    fresh = TrainingOrder(
+        order.shard_tokens, order.seq_len, seed=order._seed, shuffle_shards=order._shuffle_shards
+    )
+    in_order = {number: fresh.locate(number) for number in sorted(numbers)}
+    assert [order.locate(number) for number in numbers] == [in_order[number] for number in numbers]
+
+
+@given(orders(), st.integers(0, 50), st.integers(1, 6), st.integers(1, 4))
+def test_the_global_batch_does_not_depend_on_the_number_of_processes(
+    order: TrainingOrder, step: int, share: int, world: int
+) -> None:
+    whole = order.step(step, share * world)
+    ranks = [order.step(step, share * world, rank=rank, world=world) for rank in range(world)]
+    assert [window for turn in zip(*ranks, strict=True) for window in turn] == whole
+    assert [window.number for window in whole] == list(
+        range(step * share * world, (step + 1) * share * world)
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(orders(), st.integers(0, 30), st.integers(1, 6), st.integers(1, 4), st.integers(0, 3))
+def test_a_loader_that_starts_at_any_step_gives_what_one_that_came_there_gives(
+    order: TrainingOrder, start: int, batch: int, micro_batch: int, read_ahead: int
+) -> None:
+    split = Split(
+        "train", tuple(np.arange(n, dtype=np.uint16) + 1000 * i for i, n in enumerate(order.shard_tokens))
+    )
+    with TrainingLoader(
+        split, order, batch_windows=batch, micro_batch=micro_batch, read_ahead=read_ahead
+    ) as loader:
+        for step in range(start, start + 3):
+            inputs = np.concatenate([part.inputs.numpy() for part in loader.step(step)])
+            assert (inputs == gather(split, order.step(step, batch), order.seq_len).inputs).all()
+
+
+# Evaluation
+
+
+@given(SHARDS, st.integers(1, 20), st.integers(1, 5), st.none() | st.integers(1, 300))
+def test_evaluation_scores_each_token_after_a_shards_first_once_and_in_order(
+    lengths: list[int], seq_len: int, rows: int, max_tokens: int | None
+) -> None:
+    split = Split("val", tuple(np.arange(n, dtype=np.uint16) + 1000 * i for i, n in enumerate([*lengths, 2])))
+    batches = list(evaluation_batches(split, seq_len, rows, max_tokens))
+    assert {batch.inputs.shape for batch in batches} == {(rows, seq_len)}
+    scored = [batch.weights == 1 for batch in batches]
+    targets = np.concatenate([batch.targets[mask] for batch, mask in zip(batches, scored, strict=True)])
+    contexts = np.concatenate([batch.inputs[mask] for batch, mask in zip(batches, scored, strict=True)])
+    wanted = np.concatenate([shard[1:] for shard in split.shards])[:max_tokens]
+    assert targets.tolist() == wanted.tolist()
+    assert contexts.tolist() == (wanted - 1).tolist()
+    assert len(targets) == scored_tokens(split, max_tokens) == sum(batch.weights.sum() for batch in batches)
+
+
+# Shards and preparation
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(0, 999), max_size=30), max_size=8),
+    st.integers(1, 25),
+    st.sampled_from(["uint16", "uint32"]),
+)
+def test_what_is_written_to_shards_is_read_back(
+    documents: list[list[int]], shard_tokens: int, dtype: str
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with ShardWriter(folder, "train", dtype=dtype, vocab_size=1000, shard_tokens=shard_tokens) as writer:
+            for document in documents:
+                writer.write(
+                    np.array(document, dtype=np.uint32), np.array([0] if document else [], dtype=np.int64)
+                )
+        ids: list[int] = []
+        starts: list[int] = []
+        for record in writer.records:
+            starts += (np.fromfile(folder / f"{record.name}.starts", "<u8").astype(int) + len(ids)).tolist()
+            ids += np.fromfile(folder / f"{record.name}.bin", f"<{dtype[0]}{int(dtype[4:]) // 8}").tolist()
+    full = [document for document in documents if document]
+    assert ids == [token for document in full for token in document]
+    assert starts == np.cumsum([0, *map(len, full)]).tolist()[: len(full)]
+    assert sum(record.documents for record in writer.records) == len(full)
+    assert all(record.tokens == shard_tokens for record in writer.records[:-1])
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(TEXTS, min_size=2, max_size=20, unique=True),
+    st.floats(0.01, 0.99),
+    st.integers(20, 90),
+    st.randoms(),
+)
+def test_preparing_loses_nothing_and_splits_by_text_alone(
+    texts: list[str], fraction: float, shard_tokens: int, random: object
+) -> None:
+    sides: list[tuple[list[str], list[str]]] = []
+    for order in (texts, sorted(texts, key=lambda text: random.random())):  # type: ignore[attr-defined]
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "a.jsonl"
+            path.write_text("".join(json.dumps({"text": text}) + "\n" for text in order), encoding="utf-8")
+            out = Path(name) / "out"
+            prepare(open_source(path), ByteTokenizer(), out, val_fraction=fraction, shard_tokens=shard_tokens)
+            shards = open_shards(out)
+            shards.verify()
+            sides.append((documents(shards.train), documents(shards.val)))
+            del shards
+        train, val = sides[-1]
+        assert sorted([*train, *val]) == sorted(texts)
+        assert train
+        assert val
+        assert max(map(content_hash, val)) < min(map(content_hash, train))
+        assert train == [text for text in order if text in set(train)]
+    assert sorted(sides[0][1]) == sorted(sides[1][1])
+
+
+def documents(split: Split) -> list[str]:
+    ids = np.concatenate(split.shards)
+    ends = np.flatnonzero(ids == 256)
+    return [bytes(part[:-1].astype(np.uint8)).decode() for part in np.split(ids, ends + 1)[:-1]]
+
+
+@pytest.fixture(scope="module", params=["gpt2", "p50k_base", "cl100k_base", "o200k_base"])
+def bpe(request: pytest.FixtureRequest) -> Tokenizer:
+    try:
+        return tokenizers.build(request.param)
+    except TokenizerError as error:
+        pytest.skip(f"no ranks of {request.param} on this machine: {error}")
+
+
+PROSE = st.text(st.sampled_from("aZé9_'/.,;ſ☃你\u0301 \u00a0\t\n\r"), max_size=200)
+
+
+@settings(deadline=None)
+@given(text=PROSE | st.text(max_size=100), size=st.integers(1, 20))
+def test_the_ids_of_the_pieces_are_the_ids_of_the_text(bpe: Tokenizer, text: str, size: int) -> None:
+    parts = list(pieces(text, 0, len(text), size=size))
+    assert "".join(parts) == text
+    ids, _ = bpe.encode_batch(parts)
+    assert ids.tolist() == bpe.encode(text).tolist()

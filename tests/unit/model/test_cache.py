@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch import Tensor
+
+from pellucid.model import DecoderConfig, DecoderLM, KVCache
+
+
+@pytest.fixture
+def model() -> DecoderLM:
+    config = DecoderConfig(
+        vocab_size=31, d_model=16, num_layers=3, num_heads=4, num_kv_heads=2, max_seq_len=16
+    )
+    return DecoderLM(config).double().eval()
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+def draw_ids(*shape: int) -> Tensor:
+    return torch.randint(0, 31, shape, generator=torch.Generator().manual_seed(0))
+
+
+def close(ours: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
+
+
+def small_cache() -> KVCache:
+    return KVCache.allocate(
+        num_layers=2,
+        batch_size=1,
+        num_kv_heads=1,
+        max_length=5,
+        head_dim=2,
+        device="cpu",
+        dtype=torch.float32,
+    )
+
+
+def test_has_the_models_shape_dtype_and_the_stated_bytes(model: DecoderLM) -> None:
+    cache = model.new_cache(5, 7)
+    assert cache.keys.shape == cache.values.shape == (3, 5, 2, 7, 4)
+    assert (cache.max_length, cache.length, cache.keys.dtype) == (7, 0, torch.float64)
+    assert cache.bytes == 2 * 3 * 5 * 2 * 7 * 4 * 8
+    assert model.new_cache(1).max_length == 16
+    assert model.new_cache(1, dtype=torch.bfloat16).values.dtype == torch.bfloat16
+
+
+def test_append_writes_after_the_filled_places_of_one_layer() -> None:
+    cache = small_cache()
+    for layer in (0, 1):
+        cache.append(layer, torch.full((1, 1, 2, 2), 1.0 + layer), torch.full((1, 1, 2, 2), 10.0 + layer))
+    cache.advance(2)
+    keys, values = cache.append(1, torch.full((1, 1, 1, 2), 7.0), torch.full((1, 1, 1, 2), 70.0))
+    assert keys[0, 0, :, 0].tolist() == [2.0, 2.0, 7.0]
+    assert values[0, 0, :, 0].tolist() == [11.0, 11.0, 70.0]
+    assert cache.keys[0, 0, 0, :, 0].tolist() == [1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_append_beyond_the_end_is_refused_and_writes_nothing() -> None:
+    cache = small_cache()
+    cache.advance(4)
+    with pytest.raises(ValueError, match="the cache holds 5 positions and 6 are needed"):
+        cache.append(0, torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    assert not cache.keys.any()
+
+
+def test_positions_beyond_max_seq_len_are_refused(model: DecoderLM) -> None:
+    with pytest.raises(ValueError, match=r"17 positions .* are more than max_seq_len \(16\)"):
+        model(draw_ids(1, 17))
+    cache = model.new_cache(1, 40)
+    model(draw_ids(1, 10), cache=cache)
+    with pytest.raises(ValueError, match=r"17 positions .* are more than max_seq_len \(16\)"):
+        model(draw_ids(1, 7), cache=cache)
+    assert cache.length == 10
+
+
+def test_crop_forgets_what_came_after(model: DecoderLM) -> None:
+    ids, cache = draw_ids(2, 12), model.new_cache(2)
+    model(draw_ids(2, 5).flip(1), cache=cache)
+    cache.crop(0)
+    model(torch.cat([ids[:, :6], ids[:, :3]], dim=1), cache=cache)
+    cache.crop(6)
+    close(model(ids[:, 6:], cache=cache), model(ids)[:, 6:])
+
+
+@pytest.mark.parametrize("length", [-1, 4])
+def test_crop_to_what_is_not_there_is_refused(length: int) -> None:
+    cache = small_cache()
+    cache.advance(3)
+    with pytest.raises(ValueError, match=f"cannot crop a cache of 3 positions to {length}"):
+        cache.crop(length)
+
+
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1, 1], [2], [0, 0, 1, 2, 2], torch.tensor([1, 0])], ids=str)
+def test_reorder_lets_rows_continue_others(model: DecoderLM, rows) -> None:
+    ids, cache = draw_ids(3, 6), model.new_cache(3)
+    model(ids, cache=cache)
+    cache.reorder(rows)
+    new = draw_ids(len(rows), 4)
+    expected = model(torch.cat([ids[torch.as_tensor(rows)], new], dim=1))[:, 6:]
+    close(model(new, cache=cache), expected)
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(2, 1), (1, 2)])
+def test_another_number_of_rows_is_refused(model: DecoderLM, rows: int, batch: int) -> None:
+    cache = model.new_cache(rows)
+    with pytest.raises(ValueError, match=f"the cache holds {rows} rows and the input has {batch}"):
+        model(draw_ids(batch, 4), cache=cache)
+    assert not cache.keys.any()

@@ -1,0 +1,186 @@
+import pytest
+import torch
+from torch import Tensor
+
+from pellucid.model import DecoderConfig, DecoderLM, KVCache
+from pellucid.model.decoding import decode, picker
+from pellucid.model.positions import LearnedPositionConfig
+
+VOCABULARY = 31
+
+
+def build(context: int = 16, **fields) -> DecoderLM:
+    """Weights drawn wide, so that greedy text is not one id repeated."""
+    config = DecoderConfig(
+        vocab_size=VOCABULARY,
+        d_model=16,
+        num_layers=2,
+        num_heads=2,
+        max_seq_len=context,
+        tie_embeddings=False,
+        **fields,
+    )
+    model = DecoderLM(config).double().eval()
+    generator = torch.Generator().manual_seed(8)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(generator=generator)
+    return model
+
+
+def draw_ids(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def slow_greedy(model: DecoderLM, prompt: Tensor, max_new_tokens: int) -> Tensor:
+    """The stated rule without a cache: whenever the text does not fit, read its newest half context instead."""
+    ids = read = prompt
+    for _ in range(max_new_tokens):
+        if read.shape[1] > model.max_seq_len:
+            read = read[:, -max(1, model.max_seq_len // 2) :]
+        new = model(read)[:, -1].argmax(dim=-1, keepdim=True)
+        ids, read = torch.cat([ids, new], dim=1), torch.cat([read, new], dim=1)
+    return ids
+
+
+def test_greedy_is_the_argmax_of_uncached_logits() -> None:
+    model, prompt = build(), draw_ids(2, 4)
+    ids = model.generate(prompt, max_new_tokens=12)
+    assert torch.equal(ids[:, :4], prompt)
+    assert torch.equal(ids[:, 4:], model(ids)[:, 3:-1].argmax(dim=-1))
+    assert ids[:, 4:].unique().numel() > 4
+
+
+@pytest.mark.parametrize("position", [{}, {"position": LearnedPositionConfig()}], ids=["rope", "learned"])
+@pytest.mark.parametrize("context", [1, 2, 7, 16])
+@pytest.mark.parametrize("prompt_length", [1, 7, 8, 15, 16, 17, 40])
+def test_text_longer_than_the_context_follows_the_stated_rule(
+    position: dict, context: int, prompt_length: int
+) -> None:
+    model, prompt = build(context, **position), draw_ids(2, prompt_length)
+    assert torch.equal(model.generate(prompt, max_new_tokens=35), slow_greedy(model, prompt, 35))
+
+
+def test_reads_the_prompt_once_then_each_id_alone_and_half_the_context_when_it_is_full() -> None:
+    class Recording(DecoderLM):
+        def hidden(self, input_ids: Tensor, *, cache: KVCache | None = None, recompute: bool = False):
+            widths.append(input_ids.shape[1])
+            return super().hidden(input_ids, cache=cache, recompute=recompute)
+
+    widths: list[int] = []
+    model = Recording(build(8).config)
+    model.generate(draw_ids(1, 5), max_new_tokens=10)
+    assert widths == [5, 1, 1, 1, 4, 1, 1, 1, 1, 4]
+
+
+def test_yields_each_id_as_soon_as_it_is_known() -> None:
+    model = build()
+    seen: list[Tensor] = []
+
+    def pick(logits: Tensor, ids: Tensor) -> Tensor:
+        seen.append(logits)
+        return logits.argmax(dim=-1)
+
+    stream = decode(model, draw_ids(1, 3), 5, pick)
+    assert not seen
+    next(stream)
+    assert len(seen) == 1
+    assert len(list(stream)) == 4
+
+
+def test_pick_is_shown_the_whole_text_however_little_of_it_is_read() -> None:
+    model, prompt, shown = build(8), draw_ids(2, 13), []
+
+    def pick(logits: Tensor, ids: Tensor) -> Tensor:
+        shown.append(ids)
+        return logits.argmax(dim=-1)
+
+    new = torch.stack(list(decode(model, prompt, 12, pick)), dim=1)
+    for step, ids in enumerate(shown):
+        assert torch.equal(ids, torch.cat([prompt, new[:, :step]], dim=1))
+
+
+def test_a_prompt_without_a_batch_gives_text_without_a_batch() -> None:
+    model, prompt = build(), draw_ids(1, 4)
+    assert torch.equal(
+        model.generate(prompt[0], max_new_tokens=6), model.generate(prompt, max_new_tokens=6)[0]
+    )
+
+
+def test_no_new_ids_gives_the_prompt() -> None:
+    assert torch.equal(build().generate(draw_ids(2, 4), max_new_tokens=0), draw_ids(2, 4))
+
+
+def test_rows_of_a_batch_do_not_see_each_other() -> None:
+    model, prompts = build(), draw_ids(4, 5)
+    together = model.generate(prompts, max_new_tokens=20)
+    for row in range(4):
+        assert torch.equal(model.generate(prompts[row], max_new_tokens=20), together[row])
+
+
+def test_a_stopped_row_goes_on_with_stop_id_until_every_row_has_stopped() -> None:
+    model, prompts = build(64), draw_ids(3, 5)
+    free = model.generate(prompts, max_new_tokens=40)[:, 5:]
+    stop_id = int(free[0, 2])
+    lengths = [[*row.tolist(), stop_id].index(stop_id) + 1 for row in free]
+    assert min(lengths) < max(lengths), "the case needs rows that stop at different steps"
+    stopped = model.generate(prompts, max_new_tokens=40, stop_id=stop_id)[:, 5:]
+    assert stopped.shape[1] == min(40, max(lengths))
+    for row, length in enumerate(lengths):
+        assert torch.equal(stopped[row, :length], free[row, :length])
+        assert (stopped[row, length:] == stop_id).all()
+
+
+def test_equal_seeds_draw_equal_text_and_leave_the_global_generator_alone() -> None:
+    model, prompt = build(), draw_ids(2, 4)
+    before = torch.get_rng_state()
+    first, again, other = (model.generate(prompt, 20, temperature=1.0, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_top_k_draws_every_one_of_the_k_likeliest_and_nothing_else() -> None:
+    model, prompt = build(), draw_ids(40, 4)
+    ids = model.generate(prompt, 12, temperature=50.0, top_k=3)
+    likeliest = model(ids)[:, 3:-1].topk(3, dim=-1).indices
+    ranks = (likeliest == ids[:, 4:, None]).int()
+    assert (ranks.sum(dim=-1) == 1).all()
+    assert (ranks.flatten(0, 1).sum(dim=0) > 100).all()
+
+
+def test_top_1_is_greedy_and_top_all_is_no_limit() -> None:
+    model, prompt = build(), draw_ids(2, 4)
+    assert torch.equal(model.generate(prompt, 9, temperature=2.0, top_k=1), model.generate(prompt, 9))
+    limited, free = (model.generate(prompt, 9, temperature=2.0, top_k=k) for k in (10 * VOCABULARY, None))
+    assert torch.equal(limited, free)
+
+
+def test_draws_come_from_the_softmax_of_logits_over_temperature() -> None:
+    logits, temperature, draws = torch.tensor([2.0, 0.5, -1.0, 0.0]), 0.7, 40_000
+    pick = picker(temperature, None, torch.Generator().manual_seed(0))
+    counts = pick(logits.expand(draws, 4), torch.zeros(draws, 1)).bincount(minlength=4)
+    expected = draws * (logits / temperature).softmax(dim=0)
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square < 16.3  # exceeded once in 1000 with 3 degrees of freedom
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"temperature": -0.1}, "temperature must be 0 (greedy) or more, not -0.1"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k must be at least 1, not 0"),
+    ],
+)
+def test_impossible_sampling_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
+        build().generate(draw_ids(1, 4), 3, **arguments)
+    assert str(caught.value) == message
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="the prompt is empty: a model needs at least one id to continue from"
+    ):
+        build().generate(draw_ids(1, 0), 3)
