@@ -108,7 +108,9 @@ def override(tree: Mapping[str, Any], words: Iterable[str]) -> Tree:
             table = table[part]
         key = path[-1]
         node, name = (table, path[:-1]) if key == "kind" else (table.get(key), path)
-        names_a_kind = key == "kind" or (isinstance(node, Mapping) and "kind" in node and isinstance(value, str))
+        names_a_kind = key == "kind" or (
+            isinstance(node, Mapping) and "kind" in node and isinstance(value, str)
+        )
         if names_a_kind and cast(Tree, node).get("kind") != value:
             stale = [".".join(w) for w in written if w[: len(name)] == name and len(w) > len(name)]
             if stale:
@@ -229,11 +231,11 @@ def _locate(cls: type[Config], location: tuple[str | int, ...]) -> tuple[type[Co
     owner, path = cls, list[str]()
     choices: dict[str, type[Config]] = {}
     for part in location:
-        if isinstance(part, str) and part in choices and len(choices) >= 1 and "" not in choices:
-            owner, choices = choices[part], {}
+        if len(set(choices.values())) == 1:  # one class, which pydantic gives no tag
+            owner = next(iter(choices.values()))
+        elif part in choices:
+            owner, choices = choices[str(part)], {}
             continue
-        if "" in choices:
-            owner, choices = choices[""], {}
         path.append(str(part))
         field = owner.model_fields.get(str(part))
         choices = members(field.annotation) if field else {}

@@ -1,4 +1,4 @@
-"""What every norm, position scheme and feed-forward layer promises. A new member of a union is tested by being in it."""
+"""What every norm, position scheme and feed-forward layer promises. A new member of a union is tested too."""
 
 import pytest
 import torch

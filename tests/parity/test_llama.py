@@ -1,8 +1,8 @@
 """Our decoder equals transformers' LlamaForCausalLM on tiny random weights, in both directions.
 
-transformers computes norms, angles and softmax in float32 whatever the model's dtype, which alone is an error of
-1e-8. To compare formulas and not roundings, its own unchanged code runs under `Float64Throughout`, which answers
-each request for float32 with float64; that the code as published agrees too is a test of its own.
+transformers computes norms, angles and softmax in float32 whatever the model's dtype, which alone is an
+error of 1e-8. To compare formulas and not roundings, its own unchanged code runs under `Float64Throughout`,
+which answers each request for float32 with float64; that it agrees as it stands is a test of its own.
 """
 
 import json

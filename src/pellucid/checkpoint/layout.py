@@ -1,13 +1,13 @@
 """Where things are in a checkpoint and in a run directory, and whether a checkpoint is whole.
 
-    runs/<name>/                    a run
-    ├── latest, best                the name of one of the checkpoints, as text
-    └── checkpoints/step-00001000/  a checkpoint
-        ├── config.toml             the resolved config; [model] alone builds the model
-        ├── model.safetensors       weights by parameter name
-        ├── tokenizer/
-        ├── train_state/            tensors.safetensors and values.json: what resume needs
-        └── manifest.json           format version and the SHA-256 of every file
+runs/<name>/                    a run
+├── latest, best                the name of one of the checkpoints, as text
+└── checkpoints/step-00001000/  a checkpoint
+    ├── config.toml             the resolved config; [model] alone builds the model
+    ├── model.safetensors       weights by parameter name
+    ├── tokenizer/
+    ├── train_state/            tensors.safetensors and values.json: what resume needs
+    └── manifest.json           format version and the SHA-256 of every file
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def find_checkpoint(target: Path | None, *, runs: Path = Path("runs")) -> tuple[
         verify(run)
         return run, f"{run}"
     if not (run / CHECKPOINTS).is_dir():
-        raise CheckpointError(f"{run}: neither a run (no {CHECKPOINTS}/ in it) nor a checkpoint (no {MANIFEST})")
+        raise CheckpointError(
+            f"{run}: neither a run (no {CHECKPOINTS}/ in it) nor a checkpoint (no {MANIFEST})"
+        )
     faults: list[str] = []
     best = run / CHECKPOINTS / _pointer(run / BEST)
     if best.name.startswith("step-"):

@@ -64,7 +64,9 @@ def load_train_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Ten
     """(model tensors, training tensors, training values) of a verified checkpoint."""
     values = checkpoint / layout.TRAIN_VALUES
     if not values.is_file():
-        raise CheckpointError(f"{checkpoint}: holds weights only; start from it with --init instead of --resume")
+        raise CheckpointError(
+            f"{checkpoint}: holds weights only; start from it with --init instead of --resume"
+        )
     return (
         read_tensors(checkpoint / layout.MODEL),
         read_tensors(checkpoint / layout.TRAIN_TENSORS),

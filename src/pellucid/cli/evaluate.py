@@ -19,11 +19,16 @@ def evaluate(
     target: Target = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="A .txt file or prepared directory; default: the run's data.", show_default=False),
+        typer.Option(
+            "--data", help="A .txt file or prepared directory; default: the run's data.", show_default=False
+        ),
     ] = None,
-    split: Annotated[Literal["val", "train"], typer.Option("--split", help="Which side of prepared data.")] = "val",
+    split: Annotated[
+        Literal["val", "train"], typer.Option("--split", help="Which side of prepared data.")
+    ] = "val",
     seq_len: Annotated[
-        int | None, typer.Option("--seq-len", help="Window length; default: the model's context.", show_default=False)
+        int | None,
+        typer.Option("--seq-len", help="Window length; default: the model's context.", show_default=False),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Score only so many first tokens.", show_default=False)

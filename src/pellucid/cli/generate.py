@@ -23,17 +23,20 @@ def register(app: typer.Typer) -> None:
 def generate(
     target: Target = None,
     prompt: Annotated[
-        str | None, typer.Option("--prompt", help="The text to continue; left out: interactive.", show_default=False)
+        str | None,
+        typer.Option("--prompt", help="The text to continue; left out: interactive.", show_default=False),
     ] = None,
     preset: Annotated[PresetName, typer.Option("--preset", help="How to choose the next id.")] = "balanced",
     temperature: Annotated[
-        float | None, typer.Option("--temperature", help="0 is greedy; 1 the model's own.", show_default=False)
+        float | None,
+        typer.Option("--temperature", help="0 is greedy; 1 the model's own.", show_default=False),
     ] = None,
     top_k: Annotated[
         int | None, typer.Option("--top-k", help="Draw from the k likeliest ids.", show_default=False)
     ] = None,
     top_p: Annotated[
-        float | None, typer.Option("--top-p", help="Draw from the likeliest ids of this share.", show_default=False)
+        float | None,
+        typer.Option("--top-p", help="Draw from the likeliest ids of this share.", show_default=False),
     ] = None,
     repetition_penalty: Annotated[
         float | None, typer.Option("--repetition-penalty", help="Above 1: repeat less.", show_default=False)
@@ -95,7 +98,9 @@ def generate(
             print_json(asdict(result))
         else:
             show("\n")
-            console.print(f"{result.new_tokens} tokens, {result.tokens_per_second:,.0f} tokens/s", style="dim")
+            console.print(
+                f"{result.new_tokens} tokens, {result.tokens_per_second:,.0f} tokens/s", style="dim"
+            )
     return 0
 
 

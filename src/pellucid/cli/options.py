@@ -16,19 +16,24 @@ from pellucid.presets import RUNS, run_preset
 if TYPE_CHECKING:
     from pellucid.train.config import RunConfig
 
-PRESETS_HELP = "Presets: " + " · ".join(f"{name} ({preset.summary})" for name, preset in RUNS.items())
+PRESETS_HELP = "\b\nPresets:\n" + "\n".join(f"  {name:<17} {preset.summary}" for name, preset in RUNS.items())
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PRESET] [KEY=VALUE]…", help=PRESETS_HELP, show_default=False),
+    typer.Argument(
+        metavar="[PRESET] [KEY=VALUE]…", help="A preset below, and what to change in it.", show_default=False
+    ),
 ]
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A TOML file, laid over the preset.", show_default=False)
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="A TOML file, laid over the preset.", show_default=False),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="The preset's small sibling.")]
 DeviceName = Annotated[
     str | None,
-    typer.Option("--device", metavar="NAME", help="cuda, mps or cpu; default: the best one here.", show_default=False),
+    typer.Option(
+        "--device", metavar="NAME", help="cuda, mps or cpu; default: the best one here.", show_default=False
+    ),
 ]
 Dtype = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"], typer.Option("--dtype", help="Number format of the computation.")
@@ -39,7 +44,8 @@ Json = Annotated[
 Target = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[RUN_OR_CHECKPOINT]", help="A run (its best checkpoint), or a checkpoint; default: the newest run."
+        metavar="[RUN_OR_CHECKPOINT]",
+        help="A run (its best checkpoint), or a checkpoint; default: the newest run.",
     ),
 ]
 
@@ -51,7 +57,9 @@ def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: 
 
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
-        raise ConfigError(f"{names[1]!r}: one preset at a time ({names[0]!r} came first); overrides are key.path=value")
+        raise ConfigError(
+            f"{names[1]!r}: one preset at a time ({names[0]!r} came first); overrides are key.path=value"
+        )
     if not names and config_file is None:
         raise ConfigError(f"name a preset or give --config FILE (presets: {', '.join(RUNS)})")
     tree = to_tree(run_preset(names[0], quick=quick)) if names else {}

@@ -6,11 +6,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pellucid.cli.options import ConfigFile, DeviceName, Json, Quick, Words, print_json, run_config
+from pellucid.cli.options import (
+    PRESETS_HELP,
+    ConfigFile,
+    DeviceName,
+    Json,
+    Quick,
+    Words,
+    print_json,
+    run_config,
+)
 
 
 def register(app: typer.Typer) -> None:
-    app.command("plan")(plan)
+    app.command("plan", epilog=PRESETS_HELP)(plan)
 
 
 def plan(

@@ -17,7 +17,8 @@ def register(app: typer.Typer) -> None:
 
 def prepare(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE…", help=".txt and .jsonl files, folders, or builtin:shakespeare.")
+        list[str],
+        typer.Argument(metavar="SOURCE…", help=".txt and .jsonl files, folders, or builtin:shakespeare."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the shards go.")],
     tokenizer: Annotated[
@@ -28,7 +29,9 @@ def prepare(
         typer.Option("--ranks-file", help="The ranks of cl100k_base or o200k_base.", show_default=False),
     ] = None,
     text_field: Annotated[str, typer.Option("--text-field", help="The field of .jsonl lines.")] = "text",
-    val_fraction: Annotated[float, typer.Option("--val-fraction", help="Part held out for validation.")] = 0.1,
+    val_fraction: Annotated[
+        float, typer.Option("--val-fraction", help="Part held out for validation.")
+    ] = 0.1,
     json: Json = False,
 ) -> int:
     """Turn text into token shards that training reads: pellucid prepare stories.txt --out data/stories --tokenizer gpt2"""
@@ -53,7 +56,9 @@ def prepare(
     )
     sides = {"train": manifest.train, "val": manifest.val}
     if json:
-        counts = {n: {"documents": s.documents, "tokens": s.tokens, "bytes": s.bytes} for n, s in sides.items()}
+        counts = {
+            n: {"documents": s.documents, "tokens": s.tokens, "bytes": s.bytes} for n, s in sides.items()
+        }
         print_json({"directory": str(out), "fingerprint": manifest.fingerprint, **counts})
         return 0
     for name, side in sides.items():

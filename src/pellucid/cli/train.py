@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.prompt import Prompt
 
-from pellucid.cli.options import ConfigFile, DeviceName, Json, Quick, Words, print_json, run_config
+from pellucid.cli.options import (
+    PRESETS_HELP,
+    ConfigFile,
+    DeviceName,
+    Json,
+    Quick,
+    Words,
+    print_json,
+    run_config,
+)
 from pellucid.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pellucid.cli.json_lines import JsonLines
+    from pellucid.train import RunConfig, RunResult
 
 FULL_MODE, QUICK_MODE = "sota-125m", "quick"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("train")(train)
+    app.command("train", epilog=PRESETS_HELP)(train)
 
 
 def train(
@@ -29,23 +42,33 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option("--init", metavar="RUN_OR_CHECKPOINT", help="Start from these weights.", show_default=False),
+        typer.Option(
+            "--init", metavar="RUN_OR_CHECKPOINT", help="Start from these weights.", show_default=False
+        ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Verify data, first loss and learning; train nothing.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Short for train.seed=N.", show_default=False)] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify data, first loss and learning; train nothing.")
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Short for train.seed=N.", show_default=False)
+    ] = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> int:
     """Train a model.
 
-    pellucid train quick · pellucid train sota-16m data.path=stories.txt train.steps=500 · pellucid train
-    --resume runs/quick-001 train.steps=2000
+    \b
+    pellucid train quick
+    pellucid train sota-16m data.path=stories.txt train.steps=500
+    pellucid train --resume runs/quick-001 train.steps=2000
     """
     words = [*(words or []), *([f"train.seed={seed}"] if seed is not None else [])]
     console = Console(stderr=True)
     if resume is not None:
         if config_file or quick or init or check or any("=" not in word for word in words):
-            raise ConfigError("--resume goes on with a run as it is; only KEY=VALUE overrides can be given with it")
+            raise ConfigError(
+                "--resume goes on with a run as it is; only KEY=VALUE overrides can be given with it"
+            )
         from pellucid.train import resume as resume_run
 
         return _finish(resume_run(resume, words, device=device, console=console, hooks=_hooks(json)), json)
@@ -74,7 +97,7 @@ def _ask_mode() -> str:
     return {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
 
 
-def _hooks(json: bool) -> list[JsonLines]:  # noqa: F821
+def _hooks(json: bool) -> list[JsonLines]:
     if not json:
         return []
     from pellucid.cli.json_lines import JsonLines
@@ -82,7 +105,7 @@ def _hooks(json: bool) -> list[JsonLines]:  # noqa: F821
     return [JsonLines()]
 
 
-def _finish(result: RunResult, json: bool) -> int:  # noqa: F821
+def _finish(result: RunResult, json: bool) -> int:
     console = Console(stderr=True, highlight=False)
     if result.signal is not None:
         console.print(f"saved; go on with: [bold]pellucid train --resume {result.directory}[/]")
@@ -90,11 +113,13 @@ def _finish(result: RunResult, json: bool) -> int:  # noqa: F821
     if result.sample and not json:
         sys.stdout.write(f"\nWhat it writes now:\n{result.sample}\n\n")
         sys.stdout.flush()
-    console.print(f"next: [bold]pellucid generate {result.directory}[/]   (interactive; or with --prompt 'text')")
+    console.print(
+        f"next: [bold]pellucid generate {result.directory}[/]   (interactive; or with --prompt 'text')"
+    )
     return 0
 
 
-def _check(config: RunConfig, device: str | None, console: Console, json: bool) -> int:  # noqa: F821
+def _check(config: RunConfig, device: str | None, console: Console, json: bool) -> int:
     from pellucid.train.check import check_run
 
     report = check_run(config, device=device, console=console)

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pellucid.cli.options import Json, Words, print_json
+from pellucid.cli.options import PRESETS_HELP, Json, Words, print_json
 
 
 def register(app: typer.Typer) -> None:
-    app.command("verify-resume")(verify_resume)
+    app.command("verify-resume", epilog=PRESETS_HELP)(verify_resume)
 
 
 def verify_resume(

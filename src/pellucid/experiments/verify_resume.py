@@ -84,7 +84,9 @@ def verify_resume(
             process.wait()
         else:
             if process.returncode:
-                raise TrainingError(f"the run ended by itself with status {process.returncode}:\n{_output(process)}")
+                raise TrainingError(
+                    f"the run ended by itself with status {process.returncode}:\n{_output(process)}"
+                )
             break  # it was faster this time and is finished
         newest, _ = layout.newest_valid(broken)
         logged = [f["step"] for f in read_facts(broken / METRICS)]
@@ -97,7 +99,9 @@ def compare_runs(first: Path, second: Path) -> list[str]:
     """Every difference between two finished runs that matters: logged numbers and the last checkpoint's files."""
     found: list[str] = []
     for event, names in _EXACT.items():
-        left, right = ([f for f in read_facts(run / METRICS) if f["event"] == event] for run in (first, second))
+        left, right = (
+            [f for f in read_facts(run / METRICS) if f["event"] == event] for run in (first, second)
+        )
         if [f["step"] for f in left] != [f["step"] for f in right]:
             found.append(f"{event} lines: {len(left)} against {len(right)}, or of other steps")
             continue

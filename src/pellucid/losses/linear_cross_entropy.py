@@ -37,10 +37,12 @@ class LinearCrossEntropy:
         self,
         states: Float[Tensor, "N D"],
         table: Float[Tensor, "V D"],
-        targets: Int[Tensor, "N"],
-        weights: Float[Tensor, "N"],
+        targets: Int[Tensor, " N"],
+        weights: Float[Tensor, " N"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        loss = cast(Tensor, _Chunked.apply(states, table, targets, weights, self.label_smoothing, self._softmax))
+        loss = cast(
+            Tensor, _Chunked.apply(states, table, targets, weights, self.label_smoothing, self._softmax)
+        )
         return loss, weights.sum()
 
 
@@ -108,12 +110,14 @@ def _loss_and_logit_gradient(
 
 
 def token_losses(
-    states: Float[Tensor, "N D"], table: Float[Tensor, "V D"], targets: Int[Tensor, "N"]
-) -> Float[Tensor, "N"]:
+    states: Float[Tensor, "N D"], table: Float[Tensor, "V D"], targets: Int[Tensor, " N"]
+) -> Float[Tensor, " N"]:
     """-log p of each target, in nats, float32. For scoring: no gradients, one chunk of logits at a time."""
     chunk = max(1, _CHUNK_BYTES // (4 * table.shape[0]))
     parts = [
-        F.cross_entropy(F.linear(states[i : i + chunk], table).float(), targets[i : i + chunk], reduction="none")
+        F.cross_entropy(
+            F.linear(states[i : i + chunk], table).float(), targets[i : i + chunk], reduction="none"
+        )
         for i in range(0, states.shape[0], chunk)
     ]
     return torch.cat(parts)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from pellucid.model.cache import KVCache
 from pellucid.model.positions import Position
+from pellucid.model.short_attention import is_faster, short_attention
 
 Angles = tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]] | None
 
@@ -21,7 +22,9 @@ class Attention(nn.Module):
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouping: Ainslie et al. 2023, arXiv:2305.13245.
     """
 
-    def __init__(self, d_model: int, num_heads: int, num_kv_heads: int, head_dim: int, bias: bool = False) -> None:
+    def __init__(
+        self, d_model: int, num_heads: int, num_kv_heads: int, head_dim: int, bias: bool = False
+    ) -> None:
         super().__init__()
         if num_heads % num_kv_heads:
             raise ValueError(f"num_heads ({num_heads}) must be a multiple of num_kv_heads ({num_kv_heads})")
@@ -56,8 +59,11 @@ def causal_attention(
 ) -> Float[Tensor, "B H T E"]:
     """Attention in which query t stands at place S - T + t and sees the places up to its own.
 
-    Computed by torch's scaled_dot_product_attention, which picks the fastest kernel of the device.
+    Computed by torch's scaled_dot_product_attention, which picks the kernel of the device, but for the one
+    case where it is slow (see short_attention.py).
     """
+    if is_faster(q, k):
+        return short_attention(q, k, v)
     new, total = q.shape[2], k.shape[2]
     is_grouped = q.shape[1] != k.shape[1]
     if new == total:

@@ -35,7 +35,9 @@ class KVCache:
         dtype: torch.dtype,
     ) -> KVCache:
         shape = (num_layers, batch_size, num_kv_heads, max_length, head_dim)
-        return cls(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+        return cls(
+            torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
+        )
 
     @property
     def max_length(self) -> int:
@@ -50,8 +52,8 @@ class KVCache:
     ) -> tuple[Float[Tensor, "B K S E"], Float[Tensor, "B K S E"]]:
         """Write T new positions of one layer after the filled ones; return all S = length + T of them.
 
-        The length itself moves once for all layers, by `advance`. Raises ValueError when the cache is full or has
-        other rows than the input.
+        The length itself moves once for all layers, by `advance`. Raises ValueError when the cache is full,
+        or when its rows are not those of the input.
         """
         if keys.shape[0] != self.keys.shape[1]:
             raise ValueError(
@@ -78,7 +80,7 @@ class KVCache:
             raise ValueError(f"cannot crop a cache of {self.length} positions to {length}")
         self.length = length
 
-    def reorder(self, rows: Int[Tensor, "B"] | Sequence[int]) -> None:
+    def reorder(self, rows: Int[Tensor, " B"] | Sequence[int]) -> None:
         """Let row i continue what row rows[i] had seen (beam search, pruning finished rows)."""
         index = torch.as_tensor(rows, device=self.keys.device)
         self.keys = self.keys.index_select(1, index)

@@ -97,7 +97,9 @@ class DecoderLM(nn.Module):
     def __init__(self, config: DecoderConfig, *, seed: int = 0) -> None:
         super().__init__()
         if config.vocab_size is None:
-            raise ValueError("DecoderConfig needs vocab_size to build a model, e.g. DecoderConfig(vocab_size=50257)")
+            raise ValueError(
+                "DecoderConfig needs vocab_size to build a model, e.g. DecoderConfig(vocab_size=50257)"
+            )
         self.config = config
         self.vocab_size, self.max_seq_len = config.vocab_size, config.max_seq_len
         d_model, head_dim = config.d_model, config.head_size
@@ -171,7 +173,7 @@ class DecoderLM(nn.Module):
 
     def generate(
         self,
-        prompt: Int[Tensor, "B T"] | Int[Tensor, "T"],
+        prompt: Int[Tensor, "B T"] | Int[Tensor, " T"],
         max_new_tokens: int,
         *,
         temperature: float = 0.0,

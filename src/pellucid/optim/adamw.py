@@ -32,7 +32,10 @@ class AdamWConfig(Config):
     def build(self, groups: Sequence[ParameterGroup], lr: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
             [
-                {"params": list(g.parameters.values()), "weight_decay": self.weight_decay if g.is_decayed else 0.0}
+                {
+                    "params": list(g.parameters.values()),
+                    "weight_decay": self.weight_decay if g.is_decayed else 0.0,
+                }
                 for g in groups
                 if g.parameters
             ],

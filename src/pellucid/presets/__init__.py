@@ -25,15 +25,23 @@ class Preset:
 
 RUNS: dict[str, Preset] = {
     "debug": Preset("seconds: does everything work?", "runs.debug:debug"),
-    "quick": Preset("minutes on a laptop CPU: a byte-level model that writes Shakespeare", "runs.quick:quick", "debug"),
+    "quick": Preset(
+        "minutes on a laptop CPU: a byte-level model that writes Shakespeare", "runs.quick:quick", "debug"
+    ),
     "shakespeare-char": Preset(
-        "about a minute: the character-level reference task", "runs.shakespeare_char:shakespeare_char", "debug"
+        "about a minute: the character-level reference task",
+        "runs.shakespeare_char:shakespeare_char",
+        "debug",
     ),
     "tinystories-22m": Preset(
-        "22M parameters for TinyStories-like text; give data.path", "runs.tinystories:tinystories_22m", "quick"
+        "22M parameters for TinyStories-like text; give data.path",
+        "runs.tinystories:tinystories_22m",
+        "quick",
     ),
     "sota-16m": Preset("16M parameters, GPT-2 vocabulary, 1,000 steps", "runs.sota:sota_16m", "quick"),
-    "sota-125m": Preset("the full mode: 124M parameters, GPT-2 vocabulary", "runs.sota:sota_125m", "sota-16m"),
+    "sota-125m": Preset(
+        "the full mode: 124M parameters, GPT-2 vocabulary", "runs.sota:sota_125m", "sota-16m"
+    ),
     "sota-250m": Preset("254M parameters, GPT-2 vocabulary", "runs.sota:sota_250m", "sota-16m"),
 }
 
@@ -64,7 +72,9 @@ def _find(name: str, table: dict[str, Preset], what: str) -> Preset:
     if name not in table:
         from pellucid.config import nearest  # with pydantic, which the table itself can do without
 
-        raise ConfigError(f"there is no {what} preset {name!r}{nearest(name, table)} (presets: {', '.join(table)})")
+        raise ConfigError(
+            f"there is no {what} preset {name!r}{nearest(name, table)} (presets: {', '.join(table)})"
+        )
     return table[name]
 
 

@@ -67,10 +67,14 @@ def choose_device(wanted: str | None = None, machine: Machine | None = None) -> 
         found = ", ".join(name for name, present in here.items() if present)
         raise ConfigError(f"--device {wanted}: not available on this machine (found: {found})")
     kind = wanted or next(name for name, present in here.items() if present)
-    reason = "as asked" if wanted else {"cuda": "a GPU is here", "mps": "Apple GPU", "cpu": "no GPU found"}[kind]
+    reason = (
+        "as asked" if wanted else {"cuda": "a GPU is here", "mps": "Apple GPU", "cpu": "no GPU found"}[kind]
+    )
     if kind == "cuda":
         reason += f": {machine.cuda_name}"
-        return Device("cuda", reason, machine.cuda_has_bf16, platform.system() != "Windows", "CUDA kernels by Triton")
+        return Device(
+            "cuda", reason, machine.cuda_has_bf16, platform.system() != "Windows", "CUDA kernels by Triton"
+        )
     if kind == "mps":
         return Device("mps", reason, False, False, "not dependable on MPS")
     reason += f", {machine.cpu_threads} threads"
@@ -87,4 +91,6 @@ def _cpu_has_bf16() -> bool:
 def _cpp_compiler() -> str | None:
     if platform.system() == "Windows":  # needs a developer shell with cl; asking for it is left to the user
         return shutil.which("cl")
-    return next(filter(None, (shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))), None)
+    return next(
+        filter(None, (shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))), None
+    )

@@ -13,7 +13,6 @@ from pathlib import Path
 from pellucid.errors import StorageError
 
 
-
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, as hex."""
     with path.open("rb") as file:
@@ -121,5 +120,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageError(f"{error.filename or path}: is in the way, and is not a directory") from error
     except OSError as error:
         if error.errno in (28, 122, 30):  # no space left, quota exceeded, read-only file system
-            raise StorageError(f"{path}: {os.strerror(error.errno).lower()}; nothing that was there is lost") from error
+            raise StorageError(
+                f"{path}: {os.strerror(error.errno).lower()}; nothing that was there is lost"
+            ) from error
         raise

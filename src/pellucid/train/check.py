@@ -56,7 +56,12 @@ def check_run(config: RunConfig, *, device: str | None = None, console: Console 
     plan = replace(plan, compiled=False)
     windows = min(_OVERFIT_WINDOWS, plan.batch_windows)
     with TrainingLoader(
-        data.shards.train, order, batch_windows=windows, micro_batch=windows, device=plan.device.torch, read_ahead=0
+        data.shards.train,
+        order,
+        batch_windows=windows,
+        micro_batch=windows,
+        device=plan.device.torch,
+        read_ahead=0,
     ) as loader:
         batch = loader.step(0)
     losses = _overfit(plan, batch)

@@ -38,7 +38,12 @@ class Plan:
 
 
 def make_plan(
-    config: RunConfig, device: Device, *, vocab_size: int, windows_per_epoch: int, training_flops_per_token: float
+    config: RunConfig,
+    device: Device,
+    *,
+    vocab_size: int,
+    windows_per_epoch: int,
+    training_flops_per_token: float,
 ) -> Plan:
     """Decide what the config leaves open. Raises ConfigError for what cannot work.
 
@@ -60,7 +65,12 @@ def make_plan(
     compiled, why = _decide_compile(config, device, steps, training_flops_per_token)
     resolved = {
         "model": {"vocab_size": model.vocab_size or vocab_size},
-        "train": {"seq_len": seq_len, "micro_batch": micro_batch, "precision": precision.name, "compile": compiled},
+        "train": {
+            "seq_len": seq_len,
+            "micro_batch": micro_batch,
+            "precision": precision.name,
+            "compile": compiled,
+        },
     }
     return Plan(
         config=from_tree(RunConfig, merge(to_tree(config), resolved)),

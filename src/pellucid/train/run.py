@@ -197,7 +197,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             lines += differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            lines.append(f"{prefix}{key}: {'(left out)' if old is None else old} → {'(left out)' if new is None else new}")
+            lines.append(
+                f"{prefix}{key}: {'(left out)' if old is None else old} → {'(left out)' if new is None else new}"
+            )
     return lines
 
 

@@ -99,7 +99,11 @@ def environment(threads: int) -> Tree:
 def _next_free(name: str) -> Path:
     """runs/<name>-001, -002, …: the first that no other process has taken."""
     with storage_errors(RUNS):
-        taken = [int(p.name.rsplit("-", 1)[1]) for p in RUNS.glob(f"{name}-*") if p.name.rsplit("-", 1)[1].isdigit()]
+        taken = [
+            int(p.name.rsplit("-", 1)[1])
+            for p in RUNS.glob(f"{name}-*")
+            if p.name.rsplit("-", 1)[1].isdigit()
+        ]
         number = max(taken, default=0) + 1
         while True:
             path = RUNS / f"{name}-{number:03}"

@@ -31,11 +31,15 @@ def score_checkpoint(
     """
     loaded = checkpoint.load(path, device=precision.device.torch)
     if seq_len is not None and seq_len > loaded.model.max_seq_len:
-        raise CheckpointError(f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})")
+        raise CheckpointError(
+            f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})"
+        )
     if data is not None and not (data / "manifest.json").is_file():
         source = open_source(str(data))
         if not source.is_single_text:
-            raise DataError(f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR")
+            raise DataError(
+                f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR"
+            )
         (document,) = source.documents()
         score = evaluate_text(loaded.model, loaded.tokenizer, document.text, precision, seq_len=seq_len)
         return str(data), score

@@ -58,7 +58,9 @@ class TrainState:
             slots.setdefault(name, {})[what] = value
         for name, parameter in self.model.named_parameters():
             if name not in slots and tensors:
-                raise ResumeError(f"the checkpoint has no optimizer state for {name}; it is of another optimizer")
+                raise ResumeError(
+                    f"the checkpoint has no optimizer state for {name}; it is of another optimizer"
+                )
             for what, value in slots.get(name, {}).items():
                 # A counter such as AdamW's `step` stays where the fused kernel wants it: beside its parameter.
                 self.optimizer.state[parameter][what] = value.to(parameter.device)

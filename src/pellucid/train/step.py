@@ -48,7 +48,10 @@ class Updater:
             with self.precision.autocast():
                 states = self.model.hidden(micro.inputs, recompute=self.recompute).states
                 loss_sum, _ = self.loss(
-                    states.flatten(0, 1), self.model.head_weight(), micro.targets.flatten(), micro.weights.flatten()
+                    states.flatten(0, 1),
+                    self.model.head_weight(),
+                    micro.targets.flatten(),
+                    micro.weights.flatten(),
                 )
             total += loss_sum.detach()
             loss = loss_sum / weight

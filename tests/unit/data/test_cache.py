@@ -137,11 +137,13 @@ def test_two_processes_that_prepare_the_same_text_both_end_well(cache: Path) -> 
     code = (
         "import sys; from pellucid.data.cache import prepare_cached\n"
         "from pellucid.tokenizers import ByteConfig\n"
-        "sys.stdin.read(1); print(prepare_cached('builtin:shakespeare', ByteConfig()), end='')"
+        "print('ready', flush=True); sys.stdin.read(1)\n"
+        "print(prepare_cached('builtin:shakespeare', ByteConfig()), end='')"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     both = [subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) for _ in range(2)]  # type: ignore[call-overload]
-    for process in both:  # both have imported what they need and start at once
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    for process in both:
         process.stdin.write("x")
         process.stdin.flush()
     outputs = [process.communicate(timeout=60) for process in both]

@@ -80,6 +80,7 @@ def test_any_step_can_be_asked_for_in_any_order() -> None:
         assert [inputs(unread.step(step)) for step in range(10)] == wanted
         for step in (7, 8, 3, 3, 9, 0):
             assert inputs(jumping.step(step)) == wanted[step]
+        assert sorted(jumping._pending) == [1, 2, 3, 4, 5]  # nothing of the earlier places is kept
 
 
 def test_ranks_share_the_global_batch() -> None:

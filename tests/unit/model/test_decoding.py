@@ -34,7 +34,7 @@ def draw_ids(*shape: int, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def slow_greedy(model: DecoderLM, prompt: Tensor, max_new_tokens: int) -> Tensor:
-    """The stated rule without a cache: whenever the text does not fit, read its newest half context instead."""
+    """The stated rule without a cache: text that does not fit is cut to its newest half context."""
     ids = read = prompt
     for _ in range(max_new_tokens):
         if read.shape[1] > model.max_seq_len:

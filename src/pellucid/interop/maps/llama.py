@@ -95,32 +95,34 @@ def config_to_hf(config: DecoderConfig) -> dict[str, Any]:
 def config_from_hf(theirs: Mapping[str, Any]) -> DecoderConfig:
     """Our config for the content of a config.json; what is left out there has the family's default.
 
-    Raises CheckpointError naming the field when it is another family, or a variant that is not built here.
+    Raises CheckpointError naming the field when it is another family or a variant that is not built here,
+    and ConfigError when its numbers do not fit each other.
     """
     _refuse_variants(theirs)
-    heads, width = _needed(theirs, "num_attention_heads"), _needed(theirs, "hidden_size")
+    heads, width = _count(theirs, "num_attention_heads"), _count(theirs, "hidden_size")
     kv_heads, head_dim = theirs.get("num_key_value_heads"), theirs.get("head_dim")
     tree = {
-        "vocab_size": _needed(theirs, "vocab_size"),
+        "vocab_size": _count(theirs, "vocab_size"),
         "d_model": width,
-        "num_layers": _needed(theirs, "num_hidden_layers"),
+        "num_layers": _count(theirs, "num_hidden_layers"),
         "num_heads": heads,
         "num_kv_heads": None if kv_heads == heads else kv_heads,
         "head_dim": None if head_dim == width / heads else head_dim,
         "max_seq_len": theirs.get("max_position_embeddings", 2048),
         "norm": {"kind": "rmsnorm", "eps": theirs.get("rms_norm_eps", 1e-6)},
         "position": {"kind": "rope", "theta": _rope_theta(theirs)},
-        "feed_forward": {"kind": "swiglu", "d_ff": _needed(theirs, "intermediate_size")},
+        "feed_forward": {"kind": "swiglu", "d_ff": _count(theirs, "intermediate_size")},
         "bias": bool(theirs.get("attention_bias")),
         "tie_embeddings": bool(theirs.get("tie_word_embeddings")),
     }
     return from_tree(DecoderConfig, tree, where="config.json, in this project's words")
 
 
-def _needed(theirs: Mapping[str, Any], field: str) -> Any:
-    if theirs.get(field) is None:
-        raise CheckpointError(f"config.json: {field}: a value is needed and there is none")
-    return theirs[field]
+def _count(theirs: Mapping[str, Any], field: str) -> int:
+    value = theirs.get(field)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"config.json: {field}: a whole number above 0 is needed, not {value!r}")
+    return value
 
 
 def _refuse_variants(theirs: Mapping[str, Any]) -> None:

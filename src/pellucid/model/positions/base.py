@@ -12,12 +12,12 @@ class Position(nn.Module):
     `positions` are the integer places [T] of the tokens in their sequence, cached ones counted.
     """
 
-    def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "T"]) -> Float[Tensor, "B T D"]:
+    def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, " T"]) -> Float[Tensor, "B T D"]:
         """Change the token embeddings before the first block."""
         del positions
         return x
 
-    def angles(self, positions: Int[Tensor, "T"]) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]] | None:
+    def angles(self, positions: Int[Tensor, " T"]) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]] | None:
         """Cosines and sines that `rotate` uses, computed once a forward pass; None for schemes without rotation."""
         del positions
         return None

@@ -22,7 +22,7 @@ class LearnedPosition(Position):
         super().__init__()
         self.table = nn.Parameter(torch.empty(max_seq_len, d_model).normal_(std=0.02))
 
-    def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "T"]) -> Float[Tensor, "B T D"]:
+    def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, " T"]) -> Float[Tensor, "B T D"]:
         return x + self.table[positions].to(x.dtype)
 
 

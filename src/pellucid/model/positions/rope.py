@@ -28,7 +28,7 @@ class RotaryPosition(Position):
             raise ValueError(f"RoPE turns pairs of features: head_dim must be even, not {head_dim}")
         self.head_dim, self.theta = head_dim, theta
 
-    def angles(self, positions: Int[Tensor, "T"]) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
+    def angles(self, positions: Int[Tensor, " T"]) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]]:
         # float64 on the CPU costs nothing here and keeps angles exact at large positions; MPS has no float64.
         wide = torch.float32 if positions.device.type == "mps" else torch.float64
         pair = torch.arange(0, self.head_dim, 2, device=positions.device, dtype=wide)

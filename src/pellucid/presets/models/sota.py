@@ -10,8 +10,12 @@ def sota_16m() -> DecoderConfig:
 
 
 def sota_125m() -> DecoderConfig:
-    return DecoderConfig(vocab_size=GPT2_VOCABULARY, d_model=768, num_layers=12, num_heads=12, max_seq_len=1024)
+    return DecoderConfig(
+        vocab_size=GPT2_VOCABULARY, d_model=768, num_layers=12, num_heads=12, max_seq_len=1024
+    )
 
 
 def sota_250m() -> DecoderConfig:
-    return DecoderConfig(vocab_size=GPT2_VOCABULARY, d_model=1024, num_layers=16, num_heads=16, max_seq_len=1024)
+    return DecoderConfig(
+        vocab_size=GPT2_VOCABULARY, d_model=1024, num_layers=16, num_heads=16, max_seq_len=1024
+    )

@@ -13,7 +13,9 @@ from pellucid.train.hooks.base import Hook
 class Samples(Hook):
     """Writes a sample a line and hands it on to be shown."""
 
-    def __init__(self, path: Path, prompt: str, write: Callable[[], str], show: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, prompt: str, write: Callable[[], str], show: Callable[[str], None]
+    ) -> None:
         self.path, self.prompt, self.write, self.show = path, prompt, write, show
 
     def on_evaluation(self, facts: EvaluationFacts) -> Request:

@@ -135,7 +135,11 @@ def test_the_base_of_rope_is_read_in_every_spelling(fields: dict) -> None:
             {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}},
             "rope_theta: two values that differ: [10000.0, 500000.0]; keep one of them",
         ),
-        ({"hidden_size": None}, "hidden_size: a value is needed and there is none"),
+        ({"hidden_size": None}, "hidden_size: a whole number above 0 is needed, not None"),
+        (
+            {"num_attention_heads": "four"},
+            "num_attention_heads: a whole number above 0 is needed, not 'four'",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(fields: dict, message: str) -> None:
@@ -149,9 +153,11 @@ def test_a_quantised_checkpoint_is_refused() -> None:
         llama.config_from_hf(THEIRS | {"quantization_config": {"quant_method": "gptq"}})
 
 
-def test_a_value_of_the_wrong_type_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"config\.json.*: d_model: .*'wide'"):
-        llama.config_from_hf(THEIRS | {"hidden_size": "wide", "head_dim": 4})
+def test_numbers_that_do_not_fit_each_other_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"config\.json.*: num_heads \(4\) is not a multiple of num_kv_heads \(3\)"
+    ):
+        llama.config_from_hf(THEIRS | {"num_key_value_heads": 3})
 
 
 @pytest.mark.parametrize("fields", [{}, {"bias": True, "tie_embeddings": False}], ids=str)
