@@ -7,13 +7,13 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import pellucid
 from pellucid.checkpoint import layout
 from pellucid.config import Tree, to_toml
 from pellucid.errors import ResumeError, StorageError
@@ -85,7 +85,7 @@ class RunDirectory:
 def environment(threads: int) -> Tree:
     """What else decides a run's exact numbers: recorded at its start."""
     return {
-        "pellucid": pellucid.__version__,
+        "pellucid": version("pellucid"),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -17,7 +17,9 @@ class Position(nn.Module):
         del positions
         return x
 
-    def angles(self, positions: Int[Tensor, " T"]) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]] | None:
+    def angles(
+        self, positions: Int[Tensor, " T"]
+    ) -> tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]] | None:
         """Cosines and sines that `rotate` uses, computed once a forward pass; None for schemes without rotation."""
         del positions
         return None
