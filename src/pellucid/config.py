@@ -7,7 +7,9 @@ any such config and knows none of them.
 
 from __future__ import annotations
 
+import datetime
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -24,10 +26,14 @@ Tree = dict[str, Any]
 
 
 class Config(BaseModel):
-    """The base of every config: frozen, no unknown keys, field docstrings become descriptions."""
+    """The base of every config: frozen, no unknown keys, finite numbers, field docstrings become descriptions."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
     )
 
 
@@ -48,12 +54,14 @@ def to_toml(config: Config) -> str:
 
 
 def read_toml(path: Path) -> Tree:
-    """Read a TOML file. Raises ConfigError when it is missing or is not TOML."""
+    """Read a TOML file. Raises ConfigError when it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors on Windows begin with a mark
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {str(error.strerror).lower()}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 
@@ -72,62 +80,75 @@ def from_tree(cls: type[ConfigT], tree: Mapping[str, Any], *, where: str = "") -
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """`over` laid over `base`. A table in `over` that names another `kind` replaces the table of `base`."""
-    merged: Tree = dict(base)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            value, below = cast(Tree, value), cast(Tree, below)
-            changed = "kind" in value and value["kind"] != below.get("kind")
-            merged[key] = dict(value) if changed else merge(below, value)
-        else:
-            merged[key] = value
-    return merged
+    """`over` laid over `base`, both left as they are. A table that names another `kind` replaces the one below.
+
+    Where a table and a string meet, the string stands for a kind alone: `"gpt2"` for `{kind = "gpt2"}`.
+    """
+    if "kind" in base and over.get("kind", base["kind"]) != base["kind"]:
+        return dict(over)
+    return {**base, **{key: _laid(base.get(key), value) for key, value in over.items()}}
+
+
+def _laid(below: Any, value: Any) -> Any:
+    if isinstance(value, str) and isinstance(below, Mapping) and "kind" in below:
+        value = {"kind": value}
+    elif isinstance(value, Mapping) and isinstance(below, str):
+        below = {"kind": below}
+    if isinstance(value, Mapping) and isinstance(below, Mapping):
+        return merge(cast(Tree, below), cast(Tree, value))
+    return value
 
 
 def override(tree: Mapping[str, Any], words: Iterable[str]) -> Tree:
     """Apply dotted overrides such as `model.norm.kind=layernorm` or `train.lr=3e-4`, in order.
 
-    A value is read as TOML where it is TOML, else as a string; an empty value removes the key, which
-    puts its default back. Setting `kind` to another kind resets that table to the new kind's defaults, so
-    a key of the same table written before it is an error, not silently lost.
+    A value is read as TOML where it is TOML, else as a string, and merged as `merge` does; an empty value
+    removes the key (for a `kind`, the table that it names), which puts its default back. Another `kind`
+    resets its table to that kind's defaults, so a key of the same table written before it is an error, not
+    silently lost.
     """
-    result = merge({}, tree)
+    result: Tree = dict(tree)
     written: list[tuple[str, ...]] = []
     for word in words:
         path, value = _split(word)
-        table = result
-        for depth, part in enumerate(path[:-1]):
-            below = table.get(part)
-            if isinstance(below, str):  # a union given by its kind alone
-                below = {"kind": below}
-            if below is not None and not isinstance(below, Mapping):
-                here = ".".join(path[: depth + 1])
-                raise ConfigError(f"{word}: {here} is a single value ({below!r}) and has no keys below it")
-            table[part] = dict(cast(Tree, below) if below is not None else {})
-            table = table[part]
-        key = path[-1]
-        node, name = (table, path[:-1]) if key == "kind" else (table.get(key), path)
-        names_a_kind = key == "kind" or (
-            isinstance(node, Mapping) and "kind" in node and isinstance(value, str)
-        )
-        if names_a_kind and cast(Tree, node).get("kind") != value:
-            stale = [".".join(w) for w in written if w[: len(name)] == name and len(w) > len(name)]
-            if stale:
-                raise ConfigError(
-                    f"{word}: resets {'.'.join(name)} to the defaults of {value!r} and would drop "
-                    f"{', '.join(stale)} written before it; write {word} first"
-                )
-            cast(Tree, node).clear()
-            cast(Tree, node)["kind"] = value
-        elif names_a_kind:
-            pass
-        elif value is None:
-            table.pop(key, None)
-        else:
-            table[key] = value
+        for depth in range(1, len(path)):
+            above = _at(result, path[:depth])
+            if above is not None and not isinstance(above, (Mapping, str)):  # a string may name a kind
+                here = ".".join(path[:depth])
+                raise ConfigError(f"{word}: {here} is a single value ({above!r}) and has no keys below it")
+        table = path[:-1] if path[-1] == "kind" and len(path) > 1 else path
+        if value is None:
+            result = _without(result, table)
+            written = [earlier for earlier in written if earlier[: len(table)] != table]
+            continue
+        over = value
+        for key in reversed(path):
+            over = {key: over}
+        result = merge(result, over)
+        if lost := [".".join(earlier) for earlier in written if _at(result, earlier) is None]:
+            raise ConfigError(
+                f"{word}: resets {'.'.join(table)} to the defaults of {value!r} and would drop "
+                f"{', '.join(lost)} written before it; write {word} first"
+            )
         written.append(path)
     return result
+
+
+def _at(tree: Mapping[str, Any], path: Iterable[str]) -> Any:
+    """What lies at a path, or None."""
+    found: Any = tree
+    for key in path:
+        found = cast(Tree, found).get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _without(tree: Mapping[str, Any], path: tuple[str, ...]) -> Tree:
+    """The tree without what lies at a path."""
+    key, rest = path[0], path[1:]
+    below = tree.get(key)
+    if rest and isinstance(below, Mapping):
+        return {**tree, key: _without(cast(Tree, below), rest)}
+    return {k: v for k, v in tree.items() if rest or k != key}
 
 
 def _split(word: str) -> tuple[tuple[str, ...], Any]:
@@ -139,16 +160,20 @@ def _split(word: str) -> tuple[tuple[str, ...], Any]:
     if not text:
         return path, None
     try:
-        return path, tomllib.loads(f"value = {text}")["value"]
+        read = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return path, text
+    value = read["value"]
+    if len(read) > 1 or isinstance(value, (datetime.date, datetime.time)):  # which no config holds
+        return path, text
+    return path, value
 
 
 # Looking at a config class --------------------------------------------------------------------------
 
 
 def members(annotation: Any) -> dict[str, type[Config]]:
-    """The configs that a field may hold: by `kind` for a union, by "" for a single config class."""
+    """The configs that a field, or a list in it, may hold: by `kind` for a union, by "" for one without."""
     found: dict[str, type[Config]] = {}
     for candidate in _alternatives(annotation):
         if isinstance(candidate, type) and issubclass(candidate, Config):
@@ -162,7 +187,7 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         yield from _alternatives(typing.get_args(annotation)[0])
-    elif origin in (typing.Union, types.UnionType):
+    elif origin in (typing.Union, types.UnionType, list, tuple, dict):
         for argument in typing.get_args(annotation):
             yield from _alternatives(argument)
     else:
@@ -174,7 +199,7 @@ def key_paths(cls: type[Config], prefix: str = "") -> list[str]:
     paths: list[str] = []
     for name, field in cls.model_fields.items():
         path = f"{prefix}{name}"
-        below = {c for c in members(field.annotation).values()}
+        below = set(members(field.annotation).values())
         for member in below:
             paths += key_paths(member, f"{path}.")
         if not below:
@@ -185,9 +210,9 @@ def key_paths(cls: type[Config], prefix: str = "") -> list[str]:
 # Errors ---------------------------------------------------------------------------------------------
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """`; did you mean 'x'?` for the nearest of the known words, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -199,31 +224,71 @@ def describe(error: ValidationError, cls: type[Config], *, where: str = "") -> s
 
 def _describe_one(fault: Tree, cls: type[Config]) -> str:
     owner, path = _locate(cls, fault["loc"])
-    came, kind = fault.get("input"), fault["type"]
-    if kind == "extra_forbidden":
-        name = path.rsplit(".", 1)[-1]
-        known = sorted(owner.model_fields)
-        hint = nearest(name, known) or nearest(path, [p for p in key_paths(cls) if p != path])
+    fault_type, name, at = fault["type"], path.rpartition(".")[2], f"{path}: " if path else ""
+    field = owner.model_fields.get(name)
+    kinds = [kind for kind in members(field.annotation) if kind] if field else []
+    choices = f" (kinds: {', '.join(kinds)})" if kinds else ""
+    if fault_type == "extra_forbidden":
         of_kind = f" in kind {owner.model_fields['kind'].default!r}" if "kind" in owner.model_fields else ""
-        return f"{path}: there is no such key{of_kind}{hint} (keys: {', '.join(known)})"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        expected = fault["ctx"].get("expected_tags", "")
-        tag = fault["ctx"].get("tag")
-        kinds = [word.strip(" '") for word in expected.split(",")] if expected else []
-        hint = nearest(str(tag), kinds) if tag else ""
-        wanted = f" (kinds: {', '.join(kinds)})" if kinds else ""
-        return f"{path}.kind: {'there is no kind ' + repr(tag) if tag else 'a kind is needed'}{hint}{wanted}"
-    if kind == "value_error":
-        message = str(fault["ctx"]["error"])
-        return f"{path}: {message}" if path else message
-    if kind == "missing":
-        return f"{path}: a value is needed"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    hint = ""
-    if kind == "literal_error" and isinstance(came, str):
-        field = owner.model_fields.get(path.rsplit(".", 1)[-1])
-        hint = nearest(came, [str(a) for a in typing.get_args(field.annotation)]) if field else ""
-    return f"{path}: {message}, not {came!r}{hint}"
+        known = sorted(owner.model_fields)
+        return f"{at}there is no such key{of_kind}{_hint(cls, path, known)} (keys: {', '.join(known)})"
+    if fault_type == "union_tag_invalid":
+        tag = str(fault["ctx"]["tag"])
+        return f"{path}.kind: there is no kind {tag!r}{nearest(tag, kinds)}{choices}"
+    if fault_type == "union_tag_not_found":
+        return f"{path}.kind: a kind is needed{choices}"
+    if fault_type == "missing":
+        return f"{at}a value is needed"
+    if fault_type == "value_error":
+        return f"{at}{fault['ctx']['error']}"
+    came = "a table" if isinstance(fault["input"], Mapping) else repr(fault["input"])
+    if fault_type in _BOUND_FAULTS and (interval := _interval(owner, name)):
+        return f"{at}must be {interval}, not {came}"
+    if fault_type in _WANTED:
+        return f"{at}must be {_WANTED[fault_type]}{choices}, not {came}"
+    hint = nearest(came.strip("'"), re.findall("'(.*?)'", str(fault.get("ctx", {}).get("expected", ""))))
+    message = re.sub("^Input should be", "must be", fault["msg"])
+    return f"{at}{message[0].lower()}{message[1:]}, not {came}{hint}"
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "a string (in quotes)",
+    "tuple_type": "a list",
+    "model_type": "a table of keys",
+    "model_attributes_type": "a table with a kind",
+}
+"""What was wanted, by pydantic's name of the fault, where its own words are longer."""
+
+_BOUND_FAULTS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+
+def _interval(owner: type[Config], name: str) -> str:
+    """Both ends of the range of a field, such as `more than 0 and at most 1`."""
+    words = {
+        "exclusiveMinimum": "more than",
+        "minimum": "at least",
+        "exclusiveMaximum": "less than",
+        "maximum": "at most",
+    }
+    schema = owner.model_json_schema()["properties"].get(name, {})
+    for choice in (schema, *schema.get("anyOf", ())):  # the range of `int | None` is that of one choice
+        if bounds := [f"{word} {choice[key]}" for key, word in words.items() if key in choice]:
+            return " and ".join(bounds)
+    return ""
+
+
+def _hint(cls: type[Config], path: str, known: Iterable[str]) -> str:
+    """The same key in another table, else the nearest key of this table, else the nearest of all."""
+    name, others = path.rpartition(".")[2], [other for other in key_paths(cls) if other != path]
+    elsewhere = [other for other in others if other.endswith(f".{name}")]
+    return nearest(path, elsewhere, cutoff=0) or nearest(name, known) or nearest(path, others)
 
 
 def _locate(cls: type[Config], location: tuple[str | int, ...]) -> tuple[type[Config], str]:
@@ -231,12 +296,15 @@ def _locate(cls: type[Config], location: tuple[str | int, ...]) -> tuple[type[Co
     owner, path = cls, list[str]()
     choices: dict[str, type[Config]] = {}
     for part in location:
+        if isinstance(part, int):  # a place in a list
+            path.append(str(part))
+            continue
         if len(set(choices.values())) == 1:  # one class, which pydantic gives no tag
             owner = next(iter(choices.values()))
         elif part in choices:
-            owner, choices = choices[str(part)], {}
+            owner, choices = choices[part], {}
             continue
-        path.append(str(part))
-        field = owner.model_fields.get(str(part))
+        path.append(part)
+        field = owner.model_fields.get(part)
         choices = members(field.annotation) if field else {}
     return owner, ".".join(path)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pellucid.data.batch import Batch
 from pellucid.losses import token_losses
 from pellucid.model import LanguageModel
+from pellucid.model.inference import evaluation_mode
 from pellucid.runtime.precision import Precision
 
 
@@ -29,20 +28,3 @@ def score_windows(
             losses = token_losses(states.flatten(0, 1), model.head_weight(), targets.flatten())
             counted = batch.weights.reshape(-1) > 0
             yield batch.targets.reshape(-1)[counted], losses.cpu().numpy()[counted]
-
-
-@contextmanager
-def evaluation_mode(model: LanguageModel) -> Iterator[None]:
-    """Dropout off and compiled blocks run eagerly inside; as it was before, after.
-
-    Evaluation and generation come in many shapes, each of which would be compiled anew.
-    """
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
-    try:
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pellucid.errors import TokenizerError
 from pellucid.generate.sampling import SamplingConfig
@@ -93,20 +92,19 @@ def stream_text(
 
     pieces: list[str] = []
     new_tokens, ended, seconds = 0, False, 0.0
-    with _evaluating(model):
+    resumed = perf_counter()
+    for new in decoding.decode(
+        model, prompt_ids, sampling.max_new_tokens, pick, stop_id=end_of_text, dtype=cache_dtype
+    ):
+        token = int(new)
+        seconds += perf_counter() - resumed
+        new_tokens += 1
+        ended = token == end_of_text
+        piece = utf8.decode(b"" if ended else tokenizer.decode_bytes([token]))
+        if piece:
+            pieces.append(piece)
+            yield piece
         resumed = perf_counter()
-        for new in decoding.decode(
-            model, prompt_ids, sampling.max_new_tokens, pick, stop_id=end_of_text, dtype=cache_dtype
-        ):
-            token = int(new)
-            seconds += perf_counter() - resumed
-            new_tokens += 1
-            ended = token == end_of_text
-            piece = utf8.decode(b"" if ended else tokenizer.decode_bytes([token]))
-            if piece:
-                pieces.append(piece)
-                yield piece
-            resumed = perf_counter()
     if rest := utf8.decode(b"", final=True):
         pieces.append(rest)
         yield rest
@@ -135,16 +133,3 @@ def _start(tokenizer: Tokenizer, prompt: str) -> NDArray[np.uint32]:
             f"the prompt is empty, and the tokenizer ({tokenizer.kind}) has neither an end-of-text token nor "
             f"a newline to start from ({error}); give a prompt"
         ) from None
-
-
-@contextmanager
-def _evaluating(model: LanguageModel) -> Generator[None]:
-    """Evaluation mode inside, the mode that was before after it."""
-    if not isinstance(model, nn.Module) or not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@dataclass
+@dataclass(eq=False)
 class KVCache:
     """Keys and values of the positions seen so far, for every layer.
 

@@ -165,7 +165,7 @@ class DecoderLM(nn.Module):
             num_layers=self.config.num_layers,
             batch_size=batch_size,
             num_kv_heads=self.config.kv_heads,
-            max_length=max_length or self.max_seq_len,
+            max_length=self.max_seq_len if max_length is None else max_length,
             head_dim=self.config.head_size,
             device=table.device,
             dtype=dtype or table.dtype,
@@ -180,11 +180,12 @@ class DecoderLM(nn.Module):
         top_k: int | None = None,
         stop_id: int | None = None,
         seed: int = 0,
-    ) -> Int[Tensor, "B T_out"] | Int[Tensor, "T_out"]:
+    ) -> Int[Tensor, "B T_out"] | Int[Tensor, " T_out"]:
         """The prompt's ids followed by up to max_new_tokens new ones, in the prompt's shape.
 
         Greedy unless a temperature above 0 is given. A row that has produced `stop_id` goes on with it;
-        decoding ends when every row has. The generate package adds everything else around the same loop.
+        decoding ends when every row has. Dropout is off meanwhile. The generate package adds everything else
+        around the same loop.
         """
         pick = decoding.picker(temperature, top_k, decoding.generator_for(self.embedding.table.device, seed))
         rows = prompt if prompt.dim() == 2 else prompt[None]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
 from pellucid.runtime.seeding import torch_generator
 
@@ -30,7 +31,8 @@ def decode(
     The prompt is read in one pass into a preallocated cache, then each new id alone. When the context is
     full, the newest half of it is read again into the emptied cache and decoding goes on, so that text can
     be longer than the context; a prompt longer than the context is cut to its newest half in the same way.
-    After `stop_id` a row yields only `stop_id`; when every row has stopped, so does the loop.
+    After `stop_id` a row yields only `stop_id`; when every row has stopped, so does the loop. The model is in
+    evaluation mode until then, or until the iterator is closed.
     """
     if prompt.shape[1] == 0:
         raise ValueError("the prompt is empty: a model needs at least one id to continue from")
@@ -38,20 +40,21 @@ def decode(
     ids, unread = prompt, fit(prompt, context)
     cache = model.new_cache(batch_size, min(context, unread.shape[1] + max_new_tokens), dtype=dtype)
     stopped = torch.zeros(batch_size, dtype=torch.bool, device=prompt.device)
-    for _ in range(max_new_tokens):
-        if cache.length + unread.shape[1] > context:
-            unread = fit(ids, context)
-            cache.crop(0)
-        states = model.hidden(unread, cache=cache).states[:, -1:]
-        new = pick(model.head(states)[:, -1], ids)
-        if stop_id is not None:
-            new = torch.where(stopped, stop_id, new)
-            stopped |= new == stop_id
-        yield new
-        if stop_id is not None and bool(stopped.all()):
-            return
-        unread = new[:, None]
-        ids = torch.cat((ids, unread), dim=1)
+    with evaluation_mode(model):
+        for _ in range(max_new_tokens):
+            if cache.length + unread.shape[1] > context:
+                unread = fit(ids, context)
+                cache.crop(0)
+            states = model.hidden(unread, cache=cache).states[:, -1:]
+            new = pick(model.head(states)[:, -1], ids)
+            if stop_id is not None:
+                new = torch.where(stopped, stop_id, new)
+                stopped |= new == stop_id
+            yield new
+            if stop_id is not None and bool(stopped.all()):
+                return
+            unread = new[:, None]
+            ids = torch.cat((ids, unread), dim=1)
 
 
 def fit(ids: Int[Tensor, "B T"], context: int) -> Int[Tensor, "B T_read"]:
@@ -74,7 +77,9 @@ def picker(temperature: float, top_k: int | None, generator: torch.Generator) ->
             return logits.argmax(dim=-1)
         if top_k is not None:
             logits = keep_top_k(logits, top_k)
-        return draw(logits.float() / temperature, generator)
+        logits = logits.float()
+        largest = logits.amax(dim=-1, keepdim=True)  # subtracted, so that no temperature overflows
+        return draw((logits - largest) / temperature, generator)
 
     return pick
 

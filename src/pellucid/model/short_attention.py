@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-_LONGEST = 512
+LONGEST = 512
+"""Tokens up to which this is the faster kernel."""
 
 
 def is_faster(q: Tensor, k: Tensor) -> bool:
@@ -23,7 +24,7 @@ def is_faster(q: Tensor, k: Tensor) -> bool:
         q.device.type == "cpu"
         and q.dtype == torch.bfloat16
         and torch.is_grad_enabled()
-        and q.shape[2] == k.shape[2] <= _LONGEST
+        and q.shape[2] == k.shape[2] <= LONGEST
     )
 
 

@@ -117,7 +117,13 @@ def count_cache_bytes(
 
 
 def estimate_activation_bytes(
-    model: DecoderLM, batch_size: int, seq_len: int, *, element_bytes: int = 4, recompute: bool = False
+    model: DecoderLM,
+    batch_size: int,
+    seq_len: int,
+    *,
+    element_bytes: int = 4,
+    recompute: bool = False,
+    keeps_scores: bool = False,
 ) -> ActivationBytes:
     """What eager autograd keeps for backward; a compiled model keeps less, because it fuses operations.
 
@@ -131,7 +137,9 @@ def estimate_activation_bytes(
         logits = B · T · V · 4
 
     e is `element_bytes` (2 under autocast to bf16), w = max(e, 4): the residual stream stays in float32.
-    Left out: dropout masks, autocast's copies of the weights, attention scores (fused kernels keep none).
+    `keeps_scores` is for an attention kernel that keeps its probabilities and a copy of k and v for every
+    query head, as short_attention.py does: a block has e · (H T + 2 (H - K) E) more.
+    Left out: dropout masks and autocast's copies of the weights.
     """
     config, roles, wide = model.config, model.parameter_roles(), max(element_bytes, 4)
     widening = sum(
@@ -139,8 +147,11 @@ def estimate_activation_bytes(
         for name, parameter in model.named_parameters()
         if name.startswith("blocks.0.feed_forward.") and roles[name] == "matrix"
     )
-    heads = (config.num_heads + config.kv_heads) * config.head_size
-    block = wide * 4 * config.d_model + element_bytes * 2 * (config.d_model + heads + widening)
+    heads, kv_heads, head_size = config.num_heads, config.kv_heads, config.head_size
+    narrow = 2 * (config.d_model + (heads + kv_heads) * head_size + widening)
+    if keeps_scores:
+        narrow += heads * seq_len + 2 * (heads - kv_heads) * head_size
+    block = wide * 4 * config.d_model + element_bytes * narrow
     final_norm = (2 * wide + element_bytes) * config.d_model
     kept = config.num_layers * wide * config.d_model + block if recompute else config.num_layers * block
     tokens = batch_size * seq_len

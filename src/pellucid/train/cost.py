@@ -12,6 +12,7 @@ from pellucid.model.stats import (
     estimate_activation_bytes,
     on_meta,
 )
+from pellucid.model.short_attention import LONGEST
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.config import RunConfig
@@ -82,6 +83,7 @@ def estimate_cost(config: RunConfig, device: Device) -> Cost:
         plan.seq_len,
         element_bytes=plan.precision.dtype.itemsize,
         recompute=config.train.activation_checkpointing == "full",
+        keeps_scores=device.type == "cpu" and plan.precision.name == "bf16" and plan.seq_len <= LONGEST,
     )
     tokens = plan.steps * config.train.batch_tokens if plan.steps else None
     return Cost(

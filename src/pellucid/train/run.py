@@ -24,7 +24,6 @@ from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import ShardSet, open_shards
 from pellucid.errors import CheckpointError, ResumeError
 from pellucid.evaluate import Perplexity, evaluate_split
-from pellucid.evaluate.scoring import evaluation_mode
 from pellucid.generate.sampling import SamplingConfig
 from pellucid.generate.text import generate_text
 from pellucid.losses import LinearCrossEntropy
@@ -65,7 +64,7 @@ class OpenedData:
 
 
 def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> OpenedData:
-    """Open `data.path`, preparing raw text into the cache first."""
+    """Open `data.path`, preparing raw text into the cache first. Every shard is checked against its SHA-256."""
     data = config.data
     directory = prepare_cached(
         data.path,
@@ -77,6 +76,7 @@ def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None 
         progress=progress,
     )
     shards = open_shards(directory)
+    shards.verify()
     return OpenedData(shards, tokenizers.load(shards.tokenizer_directory))
 
 
@@ -293,7 +293,7 @@ def _session(
         sampling = SamplingConfig(
             temperature=0.8, max_new_tokens=train_config.sample_tokens, seed=train_config.seed
         )
-        with evaluation_mode(model), plan.precision.autocast():
+        with plan.precision.autocast():
             samples.append(generate_text(model, data.tokenizer, train_config.sample_prompt, sampling).text)
         return samples[-1]
 

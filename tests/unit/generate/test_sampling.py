@@ -28,7 +28,7 @@ class Run(Config):
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("temperature", -0.1, "greater than or equal to 0"),
+        ("temperature", -0.1, "at least 0"),
         ("temperature", math.nan, "finite number"),
         ("temperature", math.inf, "finite number"),
         ("top_k", 0, "greater than or equal to 1"),

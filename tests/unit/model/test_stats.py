@@ -151,7 +151,8 @@ def bytes_kept_for_backward(config: DecoderConfig, *, autocast: bool = False, re
 @variants
 def test_activation_estimate_is_near_what_autograd_keeps(variant: str, autocast: bool) -> None:
     config = from_tree(DecoderConfig, TINY | VARIANTS[variant])
-    estimate = estimate_activation_bytes(on_meta(config), 2, 37, element_bytes=2 if autocast else 4)
+    how = {"element_bytes": 2, "keeps_scores": True} if autocast else {}  # bf16 takes short_attention here
+    estimate = estimate_activation_bytes(on_meta(config), 2, 37, **how)
     assert estimate.hidden == pytest.approx(bytes_kept_for_backward(config, autocast=autocast), rel=0.15)
     assert estimate.logits == 2 * 37 * 97 * 4
     assert estimate.total == estimate.hidden + estimate.logits
@@ -173,8 +174,11 @@ def test_with_recompute_one_block_at_a_time_is_kept_whole() -> None:
         assert less == one + layers * 2 * 37 * 64 * 4
 
 
-def test_estimates_grow_with_every_token() -> None:
-    model = meta(GPT2)
+def test_estimates_grow_with_every_token_and_kept_scores_with_their_square() -> None:
+    model, scores = meta(GPT2), 12 * 12 * 4  # layers · H · element bytes
+    one = estimate_activation_bytes(model, 1, 1).total
     for batch, time in itertools.product((1, 4), (64, 256)):
-        one = estimate_activation_bytes(model, 1, 1).total
-        assert estimate_activation_bytes(model, batch, time).total == batch * time * one
+        tokens = batch * time
+        assert estimate_activation_bytes(model, batch, time).total == tokens * one
+        kept = estimate_activation_bytes(model, batch, time, keeps_scores=True).total
+        assert kept == tokens * (one + scores * time)
