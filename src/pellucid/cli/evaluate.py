@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pellucid.cli.options import DeviceName, Json, Target, print_json
+from pellucid.runtime.console import message_console
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +46,7 @@ def evaluate(
     from pellucid.runtime.precision import choose_precision
     from pellucid.train.score import score_checkpoint
 
-    console = Console(stderr=True, highlight=False)
+    console = message_console()
     path, why = checkpoint.find_checkpoint(target)
     console.print(why, style="dim")
     chosen = choose_device(device)

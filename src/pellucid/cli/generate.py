@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from pellucid.cli.options import DeviceName, Dtype, Json, Target, print_json
 from pellucid.errors import ConfigError
+from pellucid.runtime.console import message_console
 
 PresetName = Literal["greedy", "precise", "balanced", "creative"]
 
@@ -57,7 +57,7 @@ def generate(
     from pellucid.config import from_tree, to_tree
     from pellucid.generate.sampling import SamplingConfig
     from pellucid.generate.sampling import preset as sampling_preset
-    from pellucid.generate.text import generate_text
+    from pellucid.generate.text import generate_text, printable
     from pellucid.runtime.device import choose_device
     from pellucid.runtime.precision import DTYPES, choose_generation_format
 
@@ -71,7 +71,7 @@ def generate(
     }
     settings = {**to_tree(sampling_preset(preset)), **{k: v for k, v in given.items() if v is not None}}
     sampling = from_tree(SamplingConfig, settings)
-    console = Console(stderr=True, highlight=False)
+    console = message_console()
     path, why = checkpoint.find_checkpoint(target)
     chosen = choose_device(device)
     number_format = choose_generation_format(dtype, chosen)
@@ -80,7 +80,7 @@ def generate(
     console.print(f"{why}; {chosen.type}, {number_format}", style="dim")
 
     def show(piece: str) -> None:
-        sys.stdout.write(piece)
+        sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
         sys.stdout.flush()
 
     for number, text in enumerate([prompt] if prompt is not None else _ask()):

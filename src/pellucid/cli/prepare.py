@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pellucid.cli.options import Json, print_json
+from pellucid.runtime.console import message_console
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def prepare(
     ] = 0.1,
     json: Json = False,
 ) -> int:
-    """Turn text into token shards that training reads: pellucid prepare stories.txt --out data/stories --tokenizer gpt2"""
+    """Turn text into token shards: pellucid prepare stories.txt --out data/stories --tokenizer gpt2"""
     import os
 
     from pellucid import tokenizers
@@ -42,7 +42,7 @@ def prepare(
     from pellucid.data.sources import open_source
     from pellucid.data.sources.base import JoinedSources
 
-    console = Console(stderr=True, highlight=False)
+    console = message_console()
     opened = [open_source(source, text_field=text_field) for source in sources]
     source = opened[0] if len(opened) == 1 else JoinedSources(opened)
     settings = {"kind": tokenizer, **({"ranks_file": str(ranks_file)} if ranks_file else {})}
@@ -66,5 +66,5 @@ def prepare(
             f"{name}: {side.documents:,} documents, {side.tokens:,} tokens, {side.bytes:,} bytes "
             f"({side.bytes / side.tokens:.2f} bytes a token)"
         )
-    console.print(f"next: [bold]pellucid train sota-16m data.path={out} data.tokenizer={tokenizer}[/]")
+    console.print(f"next: pellucid train sota-16m data.path={out} data.tokenizer={tokenizer}", style="bold")
     return 0

@@ -21,6 +21,7 @@ from pellucid.cli.options import (
     run_config,
 )
 from pellucid.errors import ConfigError
+from pellucid.runtime.console import message_console
 
 if TYPE_CHECKING:
     from pellucid.cli.json_lines import JsonLines
@@ -63,7 +64,7 @@ def train(
     pellucid train --resume runs/quick-001 train.steps=2000
     """
     words = [*(words or []), *([f"train.seed={seed}"] if seed is not None else [])]
-    console = Console(stderr=True)
+    console = message_console()
     if resume is not None:
         if config_file or quick or init or check or any("=" not in word for word in words):
             raise ConfigError(
@@ -106,15 +107,17 @@ def _hooks(json: bool) -> list[JsonLines]:
 
 
 def _finish(result: RunResult, json: bool) -> int:
-    console = Console(stderr=True, highlight=False)
+    console = message_console()
     if result.signal is not None:
-        console.print(f"saved; go on with: [bold]pellucid train --resume {result.directory}[/]")
+        console.print(f"saved; go on with: pellucid train --resume {result.directory}", style="bold")
         return 128 + result.signal
     if result.sample and not json:
-        sys.stdout.write(f"\nWhat it writes now:\n{result.sample}\n\n")
+        from pellucid.generate.text import printable
+
+        sys.stdout.write(f"\nWhat it writes now:\n{printable(result.sample)}\n\n")
         sys.stdout.flush()
     console.print(
-        f"next: [bold]pellucid generate {result.directory}[/]   (interactive; or with --prompt 'text')"
+        f"next: pellucid generate {result.directory}   (interactive; or with --prompt 'text')", style="bold"
     )
     return 0
 
@@ -126,6 +129,6 @@ def _check(config: RunConfig, device: str | None, console: Console, json: bool) 
     if json:
         print_json(report.to_dict())
     for finding in report.findings:
-        mark = "[green]ok[/]  " if finding.passed else "[red]FAIL[/]"
-        console.print(f"{mark} {finding.what}: {finding.found}", highlight=False)
+        mark, style = ("ok  ", "green") if finding.passed else ("FAIL", "red")
+        console.print(f"{mark} {finding.what}: {finding.found}", style=style)
     return 0 if report.passed else 1

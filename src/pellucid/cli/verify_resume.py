@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pellucid.cli.options import PRESETS_HELP, Json, Words, print_json
+from pellucid.runtime.console import message_console
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +29,7 @@ def verify_resume(
     from pellucid.cli.options import run_config
     from pellucid.experiments.verify_resume import verify_resume as verify
 
-    console = Console(stderr=True, highlight=False)
+    console = message_console()
     words = words or ["quick"]
     run_config(words)  # a mistake in the words is said before anything starts
     console.print(f"training {' '.join(words)} for {steps} steps, then again with {kills} kill(s) …")
@@ -43,11 +43,12 @@ def verify_resume(
     if json:
         print_json(verdict.to_dict())
     for difference in verdict.differences:
-        console.print(f"[red]differs[/] {difference}")
+        console.print(f"differs: {difference}", style="red")
     if verdict.is_exact:
         console.print(
-            "[green]exact[/]: weights, optimizer state and every logged loss of the killed run equal those of the "
-            "uninterrupted one to the bit"
+            "exact: weights, optimizer state and every logged loss of the killed run equal those of the "
+            "uninterrupted one to the bit",
+            style="green",
         )
         return 0
     return 1

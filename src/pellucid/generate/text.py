@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -133,3 +132,8 @@ def _start(tokenizer: Tokenizer, prompt: str) -> NDArray[np.uint32]:
             f"the prompt is empty, and the tokenizer ({tokenizer.kind}) has neither an end-of-text token nor "
             f"a newline to start from ({error}); give a prompt"
         ) from None
+
+
+def printable(text: str) -> str:
+    """The text with every control character but newline and tab as U+FFFD: safe to show on a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -23,6 +24,8 @@ class Machine:
     has_mps: bool
     cuda_name: str
     cuda_has_bf16: bool
+    has_triton: bool
+    """Whether torch.compile can build CUDA kernels; torch brings Triton on Linux."""
     cpu_has_bf16: bool
     compiler: str | None
     """What torch.compile would build CPU kernels with; None when there is no C++ compiler."""
@@ -36,6 +39,7 @@ class Machine:
             has_mps=torch.backends.mps.is_available(),
             cuda_name=torch.cuda.get_device_name() if has_cuda else "",
             cuda_has_bf16=has_cuda and torch.cuda.is_bf16_supported(including_emulation=False),
+            has_triton=importlib.util.find_spec("triton") is not None,
             cpu_has_bf16=_cpu_has_bf16(),
             compiler=_cpp_compiler(),
             cpu_threads=torch.get_num_threads(),
@@ -58,7 +62,7 @@ class Device:
 
 
 def choose_device(wanted: str | None = None, machine: Machine | None = None) -> Device:
-    """cuda > mps > cpu, unless one is forced. Raises ConfigError when the wanted one is not here."""
+    """CUDA before MPS before the CPU, unless one is forced. Raises ConfigError when the wanted one is not here."""
     machine = machine or Machine.probe()
     here = {"cuda": machine.has_cuda, "mps": machine.has_mps, "cpu": True}
     if wanted is not None and wanted not in here:
@@ -72,9 +76,8 @@ def choose_device(wanted: str | None = None, machine: Machine | None = None) -> 
     )
     if kind == "cuda":
         reason += f": {machine.cuda_name}"
-        return Device(
-            "cuda", reason, machine.cuda_has_bf16, platform.system() != "Windows", "CUDA kernels by Triton"
-        )
+        why = "CUDA kernels by Triton" if machine.has_triton else "Triton is not installed"
+        return Device("cuda", reason, machine.cuda_has_bf16, machine.has_triton, why)
     if kind == "mps":
         return Device("mps", reason, False, False, "not dependable on MPS")
     reason += f", {machine.cpu_threads} threads"

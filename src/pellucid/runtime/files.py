@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pellucid.errors import StorageError
+
+ASIDE_SUFFIX = ".partial"
 
 
 def sha256_file(path: Path) -> str:
@@ -31,32 +35,39 @@ def fsync_directory(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Missing folders above it are made. Raises StorageError when it cannot be written.
+    """
     data = content.encode("utf-8") if isinstance(content, str) else content
     with storage_errors(path):
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _aside(path)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         fsync_directory(path.parent)
 
 
 @contextmanager
-def directory_written_aside(path: Path) -> Iterator[Path]:
+def directory_written_aside(path: Path) -> Generator[Path]:
     """Fill the yielded directory; it becomes `path` in one rename once every file in it is on the disk.
 
-    When the body raises, what was written is removed and `path` is untouched. `path` must not exist yet,
-    or be an empty directory.
+    When the body raises, what was written is removed and `path` is untouched. Raises StorageError, before
+    the body runs, when `path` is a file or a directory with something in it.
     """
     with storage_errors(path):
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=ASIDE_SUFFIX, dir=path.parent))
+        aside = _aside(path)
+        aside.mkdir()
         try:
             yield aside
             for file in sorted(aside.rglob("*")):
@@ -65,7 +76,8 @@ def directory_written_aside(path: Path) -> Iterator[Path]:
                         os.fsync(handle.fileno())
             for folder in [*(f for f in aside.rglob("*") if f.is_dir()), aside]:
                 fsync_directory(folder)
-            aside.chmod(0o755)
+            if path.exists():
+                path.rmdir()  # Windows renames over nothing, not even over an empty directory
             aside.replace(path)
             fsync_directory(path.parent)
         except BaseException:
@@ -73,18 +85,24 @@ def directory_written_aside(path: Path) -> Iterator[Path]:
             raise
 
 
-ASIDE_SUFFIX = ".partial"
+def _aside(path: Path) -> Path:
+    """A new name beside `path`, hidden, which `remove_leftovers` knows."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}{ASIDE_SUFFIX}")
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process left of a directory written aside."""
+    """Remove the files and directories that a killed process was writing aside."""
     for leftover in folder.glob(f".*{ASIDE_SUFFIX}"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def require_space(path: Path, needed_bytes: int, *, purpose: str) -> None:
     """Raise StorageError unless `path`'s disk has the bytes, before anything is written there."""
-    free = shutil.disk_usage(_existing(path)).free
+    with storage_errors(path):
+        free = shutil.disk_usage(_existing(path)).free
     if free < needed_bytes:
         raise StorageError(
             f"{path}: {purpose} needs {needed_bytes / 1e6:,.1f} MB and the disk has {free / 1e6:,.1f} MB free; "
@@ -101,26 +119,33 @@ def require_writable(folder: Path) -> None:
 
 
 def _existing(path: Path) -> Path:
+    """The path, or the nearest one above it that exists."""
     path = path.absolute()
     while not path.exists():
         path = path.parent
     return path
 
 
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""No space left, quota exceeded, a read-only file system, a file larger than the system allows."""
+
+
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Generator[None]:
     """Turn the operating system's refusals to write into one clear StorageError."""
     try:
         yield
-    except PermissionError as error:
-        raise StorageError(f"{error.filename or path}: cannot be written: permission denied") from error
-    except NotADirectoryError as error:
-        raise StorageError(f"{error.filename or path}: a file is in the way of a directory") from error
-    except FileExistsError as error:
-        raise StorageError(f"{error.filename or path}: is in the way, and is not a directory") from error
     except OSError as error:
-        if error.errno in (28, 122, 30):  # no space left, quota exceeded, read-only file system
-            raise StorageError(
-                f"{path}: {os.strerror(error.errno).lower()}; nothing that was there is lost"
-            ) from error
+        refused = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+        if refused.name.startswith(f".{path.name}."):  # written aside: the user knows it by its own name
+            refused = path
+        if isinstance(error, PermissionError):
+            raise StorageError(f"{refused}: cannot be written: permission denied") from error
+        if isinstance(error, NotADirectoryError):
+            raise StorageError(f"{_existing(refused)}: a file is in the way of a directory") from error
+        if isinstance(error, FileExistsError | IsADirectoryError) or error.errno == errno.ENOTEMPTY:
+            raise StorageError(f"{refused}: is in the way; remove it or name another") from error
+        if error.errno in _REFUSALS:
+            reason = os.strerror(error.errno).lower()
+            raise StorageError(f"{path}: {reason}; nothing that was there is lost") from error
         raise

@@ -11,6 +11,7 @@ from rich.console import Console
 from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.losses import LinearCrossEntropy
 from pellucid.optim import group_by_role
+from pellucid.runtime.console import message_console
 from pellucid.runtime.device import choose_device
 from pellucid.train.config import RunConfig
 from pellucid.train.plan import Plan
@@ -43,7 +44,7 @@ class CheckReport:
 
 def check_run(config: RunConfig, *, device: str | None = None, console: Console | None = None) -> CheckReport:
     """Verify the data's hashes, the first loss, and that a small batch can be learned by heart. Writes nothing."""
-    console = console or Console(stderr=True)
+    console = console or message_console()
     make_deterministic()
     data = open_data(config)
     verified = Finding("data", f"{data.shards.directory}: every SHA-256 is the manifest's", True)

@@ -21,7 +21,8 @@ class TrainConfig(Config):
     epochs: float | None = Field(default=None, gt=0)
     """Passes over the training split, instead of steps."""
     max_seconds: float | None = Field(default=None, gt=0)
-    """Seconds of wall time after which the run ends, its schedule fitted to them; with steps or epochs too, whichever ends first."""
+    """Seconds of wall time after which the run ends, its schedule fitted to them. With steps or epochs besides,
+    whichever ends first."""
     batch_tokens: int = Field(default=8192, gt=0)
     """Tokens an update sees, whatever the micro-batch."""
     seq_len: int | None = Field(default=None, gt=0)

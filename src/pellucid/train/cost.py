@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pellucid.model.short_attention import LONGEST
 from pellucid.model.stats import (
     count_parameters,
     count_token_flops,
@@ -12,7 +13,6 @@ from pellucid.model.stats import (
     estimate_activation_bytes,
     on_meta,
 )
-from pellucid.model.short_attention import LONGEST
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.config import RunConfig

@@ -30,6 +30,7 @@ from pellucid.losses import LinearCrossEntropy
 from pellucid.model import DecoderLM
 from pellucid.model.stats import count_parameters, count_token_flops, on_meta
 from pellucid.optim import group_by_role
+from pellucid.runtime.console import message_console
 from pellucid.runtime.device import Device, choose_device
 from pellucid.tokenizers import Tokenizer
 from pellucid.train.config import RunConfig
@@ -116,7 +117,7 @@ def train(
     Progress goes to `console` (default: standard error). Raises a UserError before anything is trained when
     the config, the data or the directory cannot be used.
     """
-    console = console or Console(stderr=True)
+    console = console or message_console()
     data = open_data(config, progress=_preparing(console))
     plan, order = plan_run(config, data, choose_device(device))
     weights = _initial_weights(init, data.tokenizer) if init else None
@@ -139,7 +140,7 @@ def resume(
     `changes` are overrides such as `train.steps=2000`. What would make it another run (its model, tokenizer,
     data, seed, batch) is refused with ResumeError; every other change is said.
     """
-    console = console or Console(stderr=True)
+    console = console or message_console()
     run = RunDirectory.existing(directory)
     stored = read_toml(run.file("config.toml"))
     config = from_tree(RunConfig, override(stored, changes), where=str(directory) if not changes else "")
@@ -156,7 +157,7 @@ def resume(
         )
     newest, faults = checkpoint.newest_valid(directory)
     for fault in faults:
-        console.print(f"[yellow]passed over:[/] {fault}", highlight=False)
+        console.print(f"passed over: {fault}", style="yellow")
     plan, order = plan_run(config, data, choose_device(device))
     state = checkpoint.load_train_state(newest) if newest else None
     step = layout.step_of(newest) if newest else 0
@@ -210,7 +211,7 @@ def _plain(value: Any) -> Any:
 def _say_changes(console: Console, stored: Tree, now: Tree, step: int) -> None:
     lines = differences(stored, now)
     for line in lines:
-        console.print(f"changed: {line}", highlight=False)
+        console.print(f"changed: {line}")
     if any(line.startswith(("train.steps", "train.epochs", "train.max_seconds")) for line in lines):
         old, new = (from_tree(RunConfig, tree).train for tree in (stored, now))
         if old.steps and new.steps:
@@ -218,7 +219,6 @@ def _say_changes(console: Console, stored: Tree, now: Tree, step: int) -> None:
             console.print(
                 f"the {new.schedule.kind} schedule now spans {new.steps:,} steps: at step {step:,} the learning rate "
                 f"goes on at {rates[1]:.2e} where it would have been {rates[0]:.2e}",
-                highlight=False,
             )
 
 
@@ -249,7 +249,7 @@ def _session(
     make_deterministic()
     config, train_config = plan.config, plan.config.train
     for reason in plan.reasons:
-        console.print(reason, style="dim", highlight=False)
+        console.print(reason, style="dim")
     model = build_model(plan, state[0] if state else weights)
     training = TrainState(
         model,
@@ -345,7 +345,6 @@ def _session(
         f"run {run.path}: {start.parameters:,} parameters, {data.shards.train.tokens:,} training tokens "
         f"({order.windows_per_epoch / plan.batch_windows:,.1f} steps an epoch), vocabulary {model.vocab_size:,} "
         f"(ln = {math.log(data.tokenizer.vocab_size):.2f})",
-        highlight=False,
     )
     try:
         with loader:
@@ -383,6 +382,6 @@ def _preparing(console: Console) -> Callable[[int, int], None]:
         nonlocal last
         if time.monotonic() - last > 1 or (done == total and total > 10_000_000):
             last = time.monotonic()
-            console.print(f"preparing data: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", highlight=False)
+            console.print(f"preparing data: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
 
     return show

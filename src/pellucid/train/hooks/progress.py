@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.text import Text
 
+from pellucid.generate.text import printable
 from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
 from pellucid.train.hooks.base import Hook
 
@@ -45,9 +46,8 @@ class Progress(Hook):
         self._clear()
         best = "  (best so far)" if facts.is_best else ""
         self.console.print(
-            f"[bold]evaluation[/] at step {facts.step:,}: loss {facts.val_loss:.4f}, perplexity "
+            f"evaluation at step {facts.step:,}: loss {facts.val_loss:.4f}, perplexity "
             f"{facts.perplexity:.2f}, {facts.bits_per_byte:.4f} bits/byte over {facts.val_tokens:,} tokens{best}",
-            highlight=False,
         )
         return Request.NOTHING
 
@@ -56,13 +56,12 @@ class Progress(Hook):
         self.console.print(
             f"{facts.reason} after {facts.step:,} steps, {facts.tokens:,} tokens, {duration(facts.elapsed_seconds)}; "
             f"peak memory {facts.peak_memory_bytes / 2**30:.2f} GiB",
-            highlight=False,
         )
 
     def sample(self, text: str) -> None:
         """Show a sample of text, indented."""
         self._clear()
-        for line in text.splitlines():
+        for line in printable(text).split("\n"):
             self.console.print(Text("  │ " + line, style="dim"))
 
     def _line(self, facts: StepFacts) -> str:
@@ -87,7 +86,7 @@ class Progress(Hook):
             self.console.file.write("\r\x1b[K" + line[:width])
             self.console.file.flush()
         else:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line)
 
     def _clear(self) -> None:
         if self.console.is_terminal:
