@@ -173,7 +173,7 @@ def _split(word: str) -> tuple[tuple[str, ...], Any]:
 
 
 def members(annotation: Any) -> dict[str, type[Config]]:
-    """The configs that a field, or a list in it, may hold: by `kind` for a union, by "" for one without."""
+    """The configs that a field may hold: by `kind` for a union, by "" for a single config class."""
     found: dict[str, type[Config]] = {}
     for candidate in _alternatives(annotation):
         if isinstance(candidate, type) and issubclass(candidate, Config):
@@ -187,7 +187,7 @@ def _alternatives(annotation: Any) -> Iterator[Any]:
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         yield from _alternatives(typing.get_args(annotation)[0])
-    elif origin in (typing.Union, types.UnionType, list, tuple, dict):
+    elif origin in (typing.Union, types.UnionType):
         for argument in typing.get_args(annotation):
             yield from _alternatives(argument)
     else:
@@ -286,25 +286,28 @@ def _interval(owner: type[Config], name: str) -> str:
 
 def _hint(cls: type[Config], path: str, known: Iterable[str]) -> str:
     """The same key in another table, else the nearest key of this table, else the nearest of all."""
-    name, others = path.rpartition(".")[2], [other for other in key_paths(cls) if other != path]
-    elsewhere = [other for other in others if other.endswith(f".{name}")]
-    return nearest(path, elsewhere, cutoff=0) or nearest(name, known) or nearest(path, others)
+    name, paths = path.rpartition(".")[2], key_paths(cls)
+    if path in paths:  # a key of another kind of this table
+        return ""
+    elsewhere = [other for other in paths if other.endswith(f".{name}")]
+    return nearest(path, elsewhere, cutoff=0) or nearest(name, known) or nearest(path, paths)
 
 
 def _locate(cls: type[Config], location: tuple[str | int, ...]) -> tuple[type[Config], str]:
     """The config class that holds the faulty key, and its dotted path without pydantic's union tags."""
     owner, path = cls, list[str]()
-    choices: dict[str, type[Config]] = {}
+    annotation: Any = None
     for part in location:
-        if isinstance(part, int):  # a place in a list
-            path.append(str(part))
+        choices = members(annotation)
+        if part in choices and len(set(choices.values())) > 1:  # the tag of a union
+            owner, annotation = choices[str(part)], None
             continue
-        if len(set(choices.values())) == 1:  # one class, which pydantic gives no tag
+        path.append(str(part))
+        if isinstance(part, int):  # a place in a list or tuple
+            annotation = next(iter(typing.get_args(annotation)), None)
+            continue
+        if choices:
             owner = next(iter(choices.values()))
-        elif part in choices:
-            owner, choices = choices[part], {}
-            continue
-        path.append(part)
         field = owner.model_fields.get(part)
-        choices = members(field.annotation) if field else {}
+        annotation = field.annotation if field else None
     return owner, ".".join(path)

@@ -36,28 +36,43 @@ def step_of(checkpoint: Path) -> int:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first; what a killed save left is not among them."""
-    return sorted(p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir() and p.name[5:].isdigit())
+    found = (p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir() and p.name[5:].isdigit())
+    return sorted(found, key=step_of)
 
 
 def verify(checkpoint: Path) -> None:
     """Raise CheckpointError that names the first missing, truncated or altered file."""
+    for name, expected in _hashes(checkpoint).items():
+        file = checkpoint / name
+        try:
+            found = sha256_file(file)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(f"{file}: missing from the checkpoint") from None
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {str(error.strerror).lower()}") from None
+        if found != expected:
+            raise CheckpointError(f"{file}: truncated or altered (its SHA-256 is not the manifest's)")
+
+
+def _hashes(checkpoint: Path) -> dict[str, str]:
+    """The SHA-256 of every file by its name, from the manifest."""
+    manifest = checkpoint / MANIFEST
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        version, hashes = manifest["format_version"], manifest["sha256"]
-    except FileNotFoundError:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        version, hashes = content["format_version"], dict[str, str](content["sha256"])
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{checkpoint}: not a checkpoint: there is no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint / MANIFEST}: altered or truncated: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{manifest}: truncated or altered: {error!r}") from None
     if version != FORMAT_VERSION:
         raise CheckpointError(
-            f"{checkpoint}: written in checkpoint format {version}; this version of Pellucid reads {FORMAT_VERSION}"
+            f"{checkpoint}: written in checkpoint format {version}; "
+            f"this version of Pellucid reads {FORMAT_VERSION}"
         )
-    for name, expected in hashes.items():
-        file = checkpoint / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing from the checkpoint")
-        if sha256_file(file) != expected:
-            raise CheckpointError(f"{file}: truncated or altered (its SHA-256 is not the manifest's)")
+    for name in (CONFIG, MODEL):
+        if name not in hashes:
+            raise CheckpointError(f"{manifest}: truncated or altered: it does not list {name}")
+    return hashes
 
 
 def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
@@ -90,7 +105,7 @@ def find_checkpoint(target: Path | None, *, runs: Path = Path("runs")) -> tuple[
     run = newest_run(runs) if target is None else target
     if not run.exists():
         raise CheckpointError(f"{run}: no such run or checkpoint")
-    if (run / MANIFEST).exists() and (run / MODEL).exists():
+    if (run / MANIFEST).exists() and ((run / CONFIG).exists() or (run / MODEL).exists()):
         verify(run)
         return run, f"{run}"
     if not (run / CHECKPOINTS).is_dir():

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from pellucid import tokenizers
 from pellucid.checkpoint import layout
-from pellucid.checkpoint.weights import fill
+from pellucid.checkpoint.weights import fill, read_tensors
 from pellucid.config import Tree, from_tree, read_toml
 from pellucid.errors import CheckpointError
 from pellucid.model import DecoderLM, ModelConfig
@@ -72,13 +70,3 @@ def load_train_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Ten
         read_tensors(checkpoint / layout.TRAIN_TENSORS),
         json.loads(values.read_text(encoding="utf-8")),
     )
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises CheckpointError when it is missing or damaged."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing from the checkpoint") from None
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from None

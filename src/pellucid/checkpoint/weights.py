@@ -27,13 +27,19 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
 
     Raises CheckpointError, with the model unchanged, when names or shapes do not fit.
     """
+    fill(model, read_tensors(Path(path)), where=str(path))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises CheckpointError when it is missing or damaged."""
     try:
-        tensors = load_file(Path(path))
+        return load_file(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
     except SafetensorError as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from None
-    fill(model, tensors, where=str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {str(error.strerror).lower()}") from None
 
 
 @torch.no_grad()

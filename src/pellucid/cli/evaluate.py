@@ -29,10 +29,13 @@ def evaluate(
     ] = "val",
     seq_len: Annotated[
         int | None,
-        typer.Option("--seq-len", help="Window length; default: the model's context.", show_default=False),
+        typer.Option(
+            "--seq-len", min=1, help="Window length; default: the model's context.", show_default=False
+        ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", help="Score only so many first tokens.", show_default=False)
+        int | None,
+        typer.Option("--max-tokens", min=1, help="Score only so many first tokens.", show_default=False),
     ] = None,
     device: DeviceName = None,
     dtype: Annotated[
@@ -57,7 +60,7 @@ def evaluate(
     if json:
         print_json({"checkpoint": str(path), "data": what, "precision": precision.name, **score.to_dict()})
     else:
-        Console(highlight=False).print(
+        Console(highlight=False, markup=False, soft_wrap=True).print(
             f"{what}: loss {score.loss:.4f} nats/token, perplexity {score.perplexity:.3f}, "
             f"{score.bits_per_byte:.4f} bits/byte ({score.tokens:,} tokens, {score.bytes:,} bytes, {precision.name})"
         )

@@ -113,7 +113,10 @@ def _ask() -> Iterator[str]:
         if on_terminal:
             sys.stderr.write("> ")
             sys.stderr.flush()
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            line = "\x00"
         if not line:
             return
         if "\x00" in line:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 import typer
@@ -47,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # With a busy neighbour, libgomp's threads that spin at each barrier make small kernels many times slower.
     # It reads this when torch is imported, which has not happened yet.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where they are not UTF-8, as on Windows in a pipe
+            stream.reconfigure(errors="replace")
     try:
         app(words, prog_name="pellucid")
     except SystemExit as end:  # typer's own way to end, usage errors included
@@ -58,15 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except PellucidError as error:
         if shows_tracebacks:
-            raise
+            traceback.print_exc()
         return _say(f"error: {error}", error.exit_status)
-    except MemoryError:
-        if shows_tracebacks:
+    except (MemoryError, RuntimeError) as error:
+        if shows_tracebacks or not _is_out_of_memory(error):
             raise
         return _say(
-            "error: out of memory; lower train.micro_batch, or set train.activation_checkpointing=full", 1
+            "error: out of memory; use a smaller model, lower train.micro_batch, or set "
+            "train.activation_checkpointing=full",
+            1,
         )
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own error, torch's for a GPU, or the plain RuntimeError of torch's CPU allocator."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in str(error)
+    )
 
 
 def _say(message: str, status: int) -> int:

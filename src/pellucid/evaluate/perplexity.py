@@ -65,12 +65,15 @@ def evaluate_text(
     precision: Precision,
     *,
     seq_len: int | None = None,
+    max_tokens: int | None = None,
 ) -> Perplexity:
     """Score a text by the rule of `evaluate_split`. Raises DataError when it has fewer than two tokens."""
     ids = tokenizer.encode(text)
     if len(ids) < 2:
         raise DataError(f"the text has {len(ids)} token(s); scoring needs at least 2")
-    return evaluate_split(model, tokenizer, Split("text", (ids,)), precision, seq_len=seq_len)
+    return evaluate_split(
+        model, tokenizer, Split("text", (ids,)), precision, seq_len=seq_len, max_tokens=max_tokens
+    )
 
 
 def summarise(

@@ -20,11 +20,12 @@ def score_windows(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """For each batch, the targets that carry weight and -log p of each in nats, in the order of the text."""
     device = model.head_weight().device
-    with evaluation_mode(model), torch.inference_mode(), precision.autocast():
-        for batch in batches:
-            inputs = torch.from_numpy(batch.inputs).to(device)
-            targets = torch.from_numpy(batch.targets).to(device)
+    for batch in batches:
+        inputs = torch.from_numpy(batch.inputs).to(device)
+        targets = torch.from_numpy(batch.targets).to(device)
+        # Not around the loop, where the modes would hold for the caller too, between two batches.
+        with evaluation_mode(model), torch.inference_mode(), precision.autocast():
             states = model.hidden(inputs).states
             losses = token_losses(states.flatten(0, 1), model.head_weight(), targets.flatten())
-            counted = batch.weights.reshape(-1) > 0
-            yield batch.targets.reshape(-1)[counted], losses.cpu().numpy()[counted]
+        counted = batch.weights.reshape(-1) > 0
+        yield batch.targets.reshape(-1)[counted], losses.cpu().numpy()[counted]

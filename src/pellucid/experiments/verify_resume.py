@@ -57,7 +57,8 @@ def verify_resume(
     """Train `words` (a preset and overrides) for `steps` updates twice, the second time killed `kills` times.
 
     Each kill comes at a moment drawn uniformly over the time that the uninterrupted process took, start-up
-    and saves included. Raises TrainingError when a run fails by itself.
+    and saves included. A killed run that gets to its end before all kills are done is compared, and another
+    one begun. Raises TrainingError when a run fails by itself.
     """
     draw = random.Random(seed)
     every = max(1, steps // 4)
@@ -69,30 +70,26 @@ def verify_resume(
         "train.eval_tokens=4096",
         "train.sample_tokens=0",
     ]
-    whole, broken = work / "uninterrupted", work / "killed"
+    whole = work / "uninterrupted"
     began = time.monotonic()
-    _finish(["train", *arguments, f"run.dir={whole}"])
+    _run(_command(arguments, whole))
     duration = time.monotonic() - began
     done: list[Kill] = []
-    for _ in range(kills):
-        process = _start(_command(arguments, broken))
-        after = draw.uniform(0, duration)
-        try:
-            process.wait(timeout=after)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        else:
-            if process.returncode:
-                raise TrainingError(
-                    f"the run ended by itself with status {process.returncode}:\n{_output(process)}"
-                )
-            break  # it was faster this time and is finished
-        newest, _ = layout.newest_valid(broken)
-        logged = [f["step"] for f in read_facts(broken / METRICS)]
-        done.append(Kill(after, max(logged, default=0), layout.step_of(newest) if newest else None))
-    _finish(_command(arguments, broken))
-    return ResumeVerdict(steps, tuple(done), tuple(compare_runs(whole, broken)))
+    differences: list[str] = []
+    number = 0
+    while len(done) < kills:
+        number += 1
+        broken = work / f"killed-{number}"
+        while len(done) < kills:
+            after = draw.uniform(0, duration)
+            if _run(_command(arguments, broken), kill_after_s=after):
+                break  # it was at its end before the moment came
+            newest, _ = layout.newest_valid(broken)
+            logged = [f["step"] for f in read_facts(broken / METRICS)]
+            done.append(Kill(after, max(logged, default=0), layout.step_of(newest) if newest else None))
+        _run(_command(arguments, broken))
+        differences += compare_runs(whole, broken)
+    return ResumeVerdict(steps, tuple(done), tuple(differences))
 
 
 def compare_runs(first: Path, second: Path) -> list[str]:
@@ -131,23 +128,21 @@ def _command(arguments: Sequence[str], run: Path) -> list[str]:
     return ["train", *arguments, f"run.dir={run}"]
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "pellucid", *command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
-
-
-def _output(process: subprocess.Popen[str]) -> str:
-    return process.stderr.read() if process.stderr else ""
-
-
-def _finish(command: Sequence[str]) -> None:
-    process = _start(command)
-    _, said = process.communicate()
-    if process.returncode:
-        raise TrainingError(f"pellucid {' '.join(command)} ended with status {process.returncode}:\n{said}")
+def _run(command: Sequence[str], *, kill_after_s: float | None = None) -> bool:
+    """Run a pellucid process; whether it came to its end before it was killed."""
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pellucid", *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=kill_after_s,  # then it is sent SIGKILL
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    if ended.returncode:
+        raise TrainingError(
+            f"pellucid {' '.join(command)} ended by itself with status {ended.returncode}:\n{ended.stderr}"
+        )
+    return True

@@ -63,7 +63,7 @@ class GPT2Config(Config):
     """GPT-2's 50,257 tokens; shipped with Pellucid."""
 
     kind: Literal["gpt2"] = "gpt2"
-    max_ranks: int | None = Field(None, ge=256, le=GPT2_RANKS)
+    max_ranks: int | None = Field(default=None, ge=256, le=GPT2_RANKS)
     """Keep only the first ranks (256 bytes, then merges in the order they were learned), for a small model:
     `<|endoftext|>` then is id `max_ranks`, and the vocabulary has `max_ranks` + 1 tokens. None: all."""
     special_tokens: AddedSpecialTokens = ()

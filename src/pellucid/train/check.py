@@ -90,7 +90,7 @@ def _overfit(plan: Plan, batch: list[TensorBatch]) -> list[float]:
         train.optimizer.build(group_by_role(model, model.parameter_roles()), train.lr),
         plan.precision.gradient_scaler(),
     )
-    loss = LinearCrossEntropy(train.label_smoothing)
+    loss = LinearCrossEntropy()  # label smoothing would put a floor under the loss
     update = Updater(state, model, loss, plan.precision, train.grad_clip, recompute=False, seed=train.seed)
     losses: list[float] = []
     while len(losses) < _OVERFIT_STEPS and not (losses and losses[-1] < _OVERFIT_SHARE * losses[0]):

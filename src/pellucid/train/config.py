@@ -72,7 +72,7 @@ class TrainConfig(Config):
 class RunDirectoryConfig(Config):
     """Where a run is kept."""
 
-    name: str = "run"
+    name: str = Field(default="run", pattern=r"^\w[\w.-]*$")
     """What the run directory is called when none is named: runs/<name>-001, -002, …"""
     dir: str | None = None
     """The run directory."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pellucid.data.loader import TrainingLoader
+from pellucid.errors import TrainingError
 from pellucid.evaluate import Perplexity
 from pellucid.optim import ScheduleConfig
 from pellucid.runtime.memory import peak_bytes
@@ -103,9 +105,17 @@ class Loop:
         return end
 
     def evaluation(self, tick: Callable[[], float]) -> Request:
-        """Score the validation split, remember the best, tell the hooks."""
+        """Score the validation split, remember the best, tell the hooks.
+
+        Raises TrainingError when the score is not finite: nothing is saved then.
+        """
         state, began = self.state, tick()
         score = self.evaluate()
+        if not math.isfinite(score.loss):
+            raise TrainingError(
+                f"step {state.step}: the validation loss is {score.loss}; the checkpoints saved before are kept. "
+                "Lower train.lr or set train.precision=fp32"
+            )
         is_best = state.best_loss is None or score.loss < state.best_loss
         if is_best:
             state.best_loss, state.best_step = score.loss, state.step

@@ -19,6 +19,7 @@ from pellucid.checkpoint import layout
 from pellucid.checkpoint.weights import fill
 from pellucid.config import Tree, from_tree, override, read_toml, to_tree
 from pellucid.data.cache import prepare_cached
+from pellucid.data.evaluation import evaluation_batches
 from pellucid.data.loader import TrainingLoader
 from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import ShardSet, open_shards
@@ -28,10 +29,11 @@ from pellucid.generate.sampling import SamplingConfig
 from pellucid.generate.text import generate_text
 from pellucid.losses import LinearCrossEntropy
 from pellucid.model import DecoderLM
-from pellucid.model.stats import count_parameters, count_token_flops, on_meta
+from pellucid.model.stats import count_parameters, count_token_flops, count_training_state, on_meta
 from pellucid.optim import group_by_role
 from pellucid.runtime.console import message_console
 from pellucid.runtime.device import Device, choose_device
+from pellucid.runtime.files import require_space, storage_errors
 from pellucid.tokenizers import Tokenizer
 from pellucid.train.config import RunConfig
 from pellucid.train.facts import EndFacts, StartFacts
@@ -82,7 +84,7 @@ def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None 
 
 
 def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan, TrainingOrder]:
-    """Resolve a config against its data and device."""
+    """Resolve a config against its data and device. Raises DataError for too little data on either side."""
     seq_len = config.train.seq_len or config.model.max_seq_len
     order = TrainingOrder(
         data.shards.train.shard_tokens,
@@ -91,6 +93,7 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         shuffle_shards=config.data.shuffle_shards,
         tokens_per_epoch=config.data.tokens_per_epoch,
     )
+    evaluation_batches(data.shards.val, seq_len, batch_windows=1)  # raises where there is nothing to score
     sized = config.model.model_copy(
         update={"vocab_size": config.model.vocab_size or data.tokenizer.vocab_size}
     )
@@ -120,9 +123,11 @@ def train(
     console = console or message_console()
     data = open_data(config, progress=_preparing(console))
     plan, order = plan_run(config, data, choose_device(device))
-    weights = _initial_weights(init, data.tokenizer) if init else None
+    init = checkpoint.find_checkpoint(init)[0] if init else None
+    weights = _initial_weights(init, plan, data.tokenizer) if init else None
     run = RunDirectory.create(config)
-    run.write_environment({**environment(torch.get_num_threads()), "data": data.shards.manifest.fingerprint})
+    surroundings = {**environment(torch.get_num_threads()), "data": data.shards.manifest.fingerprint}
+    run.write_environment({**surroundings, "init": str(init.absolute())} if init else surroundings)
     run.write_config(plan.config)
     return _session(run, plan, order, data, console, hooks, weights=weights)
 
@@ -138,7 +143,8 @@ def resume(
     """Go on with a run from its newest whole checkpoint, or from its start when it was killed before one.
 
     `changes` are overrides such as `train.steps=2000`. What would make it another run (its model, tokenizer,
-    data, seed, batch) is refused with ResumeError; every other change is said.
+    data, seed, batch) is refused with ResumeError; every other change is said. Raises CheckpointError when
+    checkpoints are there and every one is damaged.
     """
     console = console or message_console()
     run = RunDirectory.existing(directory)
@@ -156,17 +162,23 @@ def resume(
             f"{found[:12]}; give the same text and tokenizer, or start a new run with --init {directory}"
         )
     newest, faults = checkpoint.newest_valid(directory)
+    if faults and newest is None:
+        raise CheckpointError(
+            "\n".join([f"{directory}: no whole checkpoint is left to resume from", *faults])
+        )
     for fault in faults:
         console.print(f"passed over: {fault}", style="yellow")
     plan, order = plan_run(config, data, choose_device(device))
     state = checkpoint.load_train_state(newest) if newest else None
+    init = Path(recorded["init"]) if "init" in recorded and newest is None else None
+    weights = _initial_weights(init, plan, data.tokenizer) if init else None
     step = layout.step_of(newest) if newest else 0
     _say_changes(console, stored, to_tree(plan.config), step)
     console.print(f"resuming {directory} from step {step:,}" + ("" if newest else " (no checkpoint yet)"))
     forget_after(run.file(METRICS), step)
     forget_after(run.file(SAMPLES), step)
     run.write_config(plan.config)
-    return _session(run, plan, order, data, console, hooks, state=state)
+    return _session(run, plan, order, data, console, hooks, weights=weights, state=state)
 
 
 def refuse_another_run(before: RunConfig, after: RunConfig) -> None:
@@ -222,15 +234,17 @@ def _say_changes(console: Console, stored: Tree, now: Tree, step: int) -> None:
             )
 
 
-def _initial_weights(init: Path, tokenizer: Tokenizer) -> Mapping[str, Tensor]:
-    found, _ = checkpoint.find_checkpoint(init)
-    loaded = checkpoint.load(found)
+def _initial_weights(init: Path, plan: Plan, tokenizer: Tokenizer) -> Mapping[str, Tensor]:
+    """The weights of the checkpoint `init`, which are known to fit the planned model and its ids."""
+    loaded = checkpoint.load(init)
     if loaded.tokenizer.fingerprint != tokenizer.fingerprint:
         raise CheckpointError(
-            f"--init {found}: its tokenizer ({loaded.tokenizer!r}) is not the one of the data ({tokenizer!r}); "
+            f"--init {init}: its tokenizer ({loaded.tokenizer!r}) is not the one of the data ({tokenizer!r}); "
             "the ids would mean other text"
         )
-    return loaded.model.state_dict()
+    weights = loaded.model.state_dict()
+    fill(on_meta(plan.config.model), weights, where=f"--init {init}")
+    return weights
 
 
 def _session(
@@ -269,6 +283,8 @@ def _session(
             max_tokens=train_config.eval_tokens,
         )
 
+    size = count_training_state(model)
+    require_space(run.path, size.weights + size.optimizer, purpose="the first checkpoint")
     metrics, interrupt, progress = MetricsFile(run.file(METRICS)), Interrupt(), Progress(console)
 
     def save() -> None:
@@ -285,7 +301,7 @@ def _session(
         run.mark_latest(training.step)
         if training.best_step == training.step:
             run.mark_best(training.step)
-        run.prune(train_config.keep_checkpoints, training.best_step)
+        run.prune(train_config.keep_checkpoints, step=training.step, best_step=training.best_step)
 
     samples: list[str] = []
 
@@ -347,11 +363,13 @@ def _session(
         f"(ln = {math.log(data.tokenizer.vocab_size):.2f})",
     )
     try:
-        with loader:
+        with storage_errors(run.path), loader:
             end = loop.run(start, clock_start)
     finally:
         interrupt.restore()
-    return RunResult(run.path, end, samples[-1] if samples else None, interrupt.received)
+        metrics.close()
+    stopped_by = interrupt.received if end.reason == "interrupted" else None
+    return RunResult(run.path, end, samples[-1] if samples else None, stopped_by)
 
 
 def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> DecoderLM:
@@ -371,7 +389,8 @@ def make_deterministic() -> None:
     """Ask torch for kernels whose result does not depend on timing, wherever it has them."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # It would also fill every new tensor with NaN, at a price; nothing here reads memory before writing it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _preparing(console: Console) -> Callable[[int, int], None]:

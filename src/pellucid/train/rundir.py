@@ -75,9 +75,13 @@ class RunDirectory:
     def mark_best(self, step: int) -> None:
         write_atomic(self.path / layout.BEST, layout.step_directory(self.path, step).name + "\n")
 
-    def prune(self, keep: int, best_step: int | None) -> None:
-        """Remove all checkpoints but the newest `keep` and the best."""
-        for checkpoint in layout.checkpoints(self.path)[:-keep]:
+    def prune(self, keep: int, *, step: int, best_step: int | None) -> None:
+        """Remove all checkpoints up to `step`, the newest one, but the last `keep` of them and the best.
+
+        Later ones are damaged ones that a resumed run has passed over: they do not count.
+        """
+        saved = [c for c in layout.checkpoints(self.path) if layout.step_of(c) <= step]
+        for checkpoint in saved[:-keep]:
             if layout.step_of(checkpoint) != best_step:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 

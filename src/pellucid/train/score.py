@@ -41,7 +41,14 @@ def score_checkpoint(
                 f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR"
             )
         (document,) = source.documents()
-        score = evaluate_text(loaded.model, loaded.tokenizer, document.text, precision, seq_len=seq_len)
+        score = evaluate_text(
+            loaded.model,
+            loaded.tokenizer,
+            document.text,
+            precision,
+            seq_len=seq_len,
+            max_tokens=max_tokens,
+        )
         return str(data), score
     if data is not None:
         shards, name = open_shards(data), str(data)

@@ -31,7 +31,7 @@ class TrainState:
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimizer's tensors as `<what>.<parameter name>`, e.g. `exp_avg.blocks.0.attention.query.weight`."""
-        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.model.named_parameters()}
         return {
             f"{what}.{names[parameter]}": value
             for parameter, slots in self.optimizer.state.items()

@@ -107,7 +107,7 @@ def test_a_broken_manifest_is_named(directory: Path) -> None:
         open_shards(directory)
     manifest.write_text(whole)
     edit(directory, dtype="float32")
-    with pytest.raises(DataError, match=r"manifest\.json: dtype: input should be 'uint16' or 'uint32'"):
+    with pytest.raises(DataError, match=r"manifest\.json: dtype: must be 'uint16' or 'uint32'"):
         open_shards(directory)
 
 

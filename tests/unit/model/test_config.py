@@ -24,8 +24,8 @@ from pellucid.model import DecoderConfig, DecoderLM
             "position.kind 'rope' turns pairs of features, so the head size (3, from "
             "head_dim or d_model / num_heads) must be even",
         ),
-        ({"d_model": 0}, "d_model: input should be greater than 0, not 0"),
-        ({"dropout": 1.0}, "dropout: input should be less than 1, not 1.0"),
+        ({"d_model": 0}, "d_model: must be more than 0, not 0"),
+        ({"dropout": 1.0}, "dropout: must be at least 0 and less than 1, not 1.0"),
         (
             {"norm": {"kind": "rmsnrom"}},
             "norm.kind: there is no kind 'rmsnrom'; did you mean 'rmsnorm'? (kinds: rmsnorm, layernorm)",

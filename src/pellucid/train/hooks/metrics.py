@@ -33,6 +33,9 @@ class MetricsFile(Hook):
     def on_end(self, facts: EndFacts) -> None:
         self._write(facts)
         self.sync()
+
+    def close(self) -> None:
+        """Close the file: for the owner to call, however the run ended."""
         self._file.close()
 
     def sync(self) -> None:

@@ -1,0 +1,154 @@
+"""How the commands end: exit statuses, messages, tracebacks only where asked for."""
+
+import errno
+import sys
+
+import pytest
+
+from pellucid.cli import main as main_module
+from pellucid.cli.main import app, main
+from pellucid.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    PellucidError,
+    ResumeError,
+    StorageError,
+    TokenizerError,
+    TrainingError,
+)
+
+COMMANDS = [command.name for command in app.registered_commands]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let every command end with this exception."""
+
+    def set_up(error: BaseException) -> None:
+        def fail(words, prog_name):
+            raise error
+
+        monkeypatch.setattr(main_module, "app", fail)
+
+    return set_up
+
+
+def test_the_commands_of_this_version():
+    assert set(COMMANDS) == {"train", "generate", "evaluate", "prepare", "plan", "verify-resume"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_and_takes_json(cli, command):
+    outcome = cli(command, "--help")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "--json" in outcome.out
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "verify-resume"])
+def test_commands_that_take_a_preset_list_them(cli, command):
+    from pellucid.presets import RUNS
+
+    shown = cli(command, "-h").out
+    assert all(name in shown for name in RUNS)
+
+
+def test_the_help_names_every_command(cli):
+    outcome = cli("--help")
+    assert outcome.status == 0
+    assert all(command in outcome.out for command in COMMANDS)
+    assert "--debug" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train", "--resum", "x"], "No such option"),
+        (["prepare", "x.txt"], "--out"),
+        (["prepare", "--out", "x"], "SOURCE"),
+        (["verify-resume", "debug", "--steps", "1"], "--steps"),
+        (["evaluate", "--seq-len", "0"], "--seq-len"),
+        (["evaluate", "--max-tokens", "0"], "--max-tokens"),
+        (["evaluate", "--split", "test"], "'test' is not one of"),
+        (["generate", "--preset", "wild"], "'wild' is not one of"),
+    ],
+)
+def test_words_that_cannot_be_understood_end_with_2(cli, words, message):
+    outcome = cli(*words)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        *((kind("what it says"), 2) for kind in (ConfigError, TokenizerError, DataError, CheckpointError, ResumeError,
+                                                 StorageError, MissingExtraError)),
+        (TrainingError("what it says"), 1),
+        (PellucidError("what it says"), 1),
+    ],
+)  # fmt: skip
+def test_an_error_of_ours_is_one_message_and_its_status(failing, cli, error, status):
+    failing(error)
+    outcome = cli("train")
+    assert (outcome.status, outcome.out, outcome.err) == (status, "", "error: what it says\n")
+
+
+def test_debug_shows_the_traceback_besides(failing, cli):
+    failing(DataError("what it says"))
+    outcome = cli("train", "--debug")
+    assert outcome.status == 2
+    assert outcome.err.startswith("Traceback (most recent call last)")
+    assert outcome.err.endswith("\nerror: what it says\n")
+
+
+def test_an_error_that_is_not_ours_is_not_hidden(failing):
+    failing(ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        main(["train"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_too_little_memory_is_said_with_what_to_do(failing, cli, error):
+    failing(error)
+    outcome = cli("train")
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: out of memory; ")
+    assert "train.micro_batch" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_another_runtime_error_is_not_taken_for_it(failing):
+    failing(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        main(["train"])
+
+
+def test_a_model_larger_than_any_memory_is_said_too(cli, tiny):
+    outcome = cli("train", *tiny, "model.d_model=2_000_000_000", "model.num_heads=1")
+    assert outcome.status == 1
+    assert "error: out of memory" in outcome.err
+
+
+def test_an_impatient_ctrl_c_says_that_it_stopped(failing, cli):
+    failing(KeyboardInterrupt())
+    outcome = cli("train")
+    assert (outcome.status, outcome.err) == (130, "stopped\n")
+
+
+def test_a_reader_that_has_left_is_not_an_error(failing, cli, monkeypatch):
+    failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # it is replaced, so that nothing more is written
+    outcome = cli("train")
+    assert outcome.status == 141
+    sys.stdout.close()

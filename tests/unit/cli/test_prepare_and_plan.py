@@ -1,0 +1,61 @@
+"""`pellucid prepare`, and `pellucid plan`."""
+
+import json
+
+import pytest
+
+
+def test_text_becomes_shards_that_a_run_is_trained_on(cli, tiny, corpus, workdir):
+    outcome = cli("prepare", corpus, "--out", "shards", "--tokenizer", "char")
+    assert (outcome.status, outcome.out) == (0, "")
+    assert "train: 1 documents, 18,000 tokens, 18,000 bytes (1.00 bytes a token)" in outcome.err
+    next_command = outcome.err.splitlines()[-1]
+    assert "data.path=shards data.tokenizer=char" in next_command
+    trained = cli("train", *tiny, "data.path=shards", "data.tokenizer=char")
+    assert trained.status == 0
+    assert "18,000 training tokens" in trained.err
+
+
+def test_json_gives_the_counts(cli, corpus, workdir):
+    result = cli("prepare", corpus, "--out", "shards", "--json").json
+    assert result["directory"] == "shards"
+    assert result["train"] == {"documents": 1, "tokens": 18_000, "bytes": 18_000}
+    assert result["val"] == {"documents": 1, "tokens": 2_000, "bytes": 2_000}
+    assert len(result["fingerprint"]) == 64
+
+
+def test_several_sources_are_documents_of_one(cli, workdir):
+    for name in ("a", "b", "c", "d"):
+        (workdir / f"{name}.txt").write_text(f"The text of {name}.\n")
+    (workdir / "more.jsonl").write_text("".join(json.dumps({"story": f"Story {n}."}) + "\n" for n in range(40)))
+    result = cli("prepare", "a.txt", "b.txt", "c.txt", "d.txt", "more.jsonl", "--text-field", "story", "--out", "out",
+                 "--val-fraction", 0.3, "--json").json  # fmt: skip
+    assert result["train"]["documents"] + result["val"]["documents"] == 44
+    assert result["val"]["documents"] > 3
+
+
+def test_preparing_again_uses_what_is_there(cli, corpus, workdir):
+    first = cli("prepare", corpus, "--out", "shards", "--json").json
+    written = (workdir / "shards/train-00000.bin").stat().st_mtime_ns
+    assert cli("prepare", corpus, "--out", "shards", "--json").json == first
+    assert (workdir / "shards/train-00000.bin").stat().st_mtime_ns == written
+
+
+def test_a_plan_is_a_table_of_what_a_run_needs(cli, tiny, workdir):
+    outcome = cli("plan", *tiny)
+    assert outcome.status == 0
+    assert "8,256 (4,144 without embeddings)" in outcome.out
+    assert all(word in outcome.out for word in ("optimizer state", "MiB of the device's", "8 steps, 1,024 tokens"))
+    assert list(workdir.iterdir()) == []
+
+
+def test_a_plan_as_json_has_bare_numbers(cli, tiny):
+    plan = cli("plan", *tiny, "--json").json
+    assert (plan["parameters"], plan["steps"], plan["micro_batch"]) == (8256, 8, 8)
+    assert plan["total_bytes"] == 16 * 8256 + plan["activations_bytes"]
+
+
+@pytest.mark.parametrize("preset", ["sota-125m", "sota-250m"])
+def test_large_models_are_planned_without_being_built(cli, preset):
+    plan = cli("plan", preset, "--json").json
+    assert plan["weights_bytes"] == 4 * plan["parameters"] > 400_000_000

@@ -1,0 +1,82 @@
+"""`pellucid train`: a run, its JSON, resuming, checking, and the words it refuses."""
+
+import json
+
+import pytest
+
+
+def test_a_run_ends_with_a_sample_and_the_next_command(cli, tiny):
+    outcome = cli("train", *tiny, "train.sample_tokens=5")
+    assert outcome.status == 0
+    assert outcome.out.startswith("\nWhat it writes now:\n")
+    assert outcome.err.splitlines()[-1].startswith("next: pellucid generate runs/debug-001 ")
+
+
+def test_what_was_chosen_is_said_with_its_reason(cli, tiny):
+    said = cli("train", *tiny, "train.micro_batch=2").err
+    assert "device cpu (no GPU found, 1 threads)" in said
+    assert "precision fp32 (as asked)" in said
+    assert "torch.compile off (" in said
+    assert "batch 128 tokens = 4 x 2 windows of 16" in said
+
+
+def test_a_device_can_be_forced(cli, tiny):
+    assert "device cpu (as asked" in cli("train", *tiny, "--device", "cpu").err
+
+
+def test_json_is_one_fact_a_line_and_nothing_else(cli, tiny, workdir):
+    outcome = cli("train", *tiny, "train.sample_tokens=5", "--json")
+    facts = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [fact["event"] for fact in facts] == [
+        "start", *["step"] * 4, "evaluation", *["step"] * 4, "evaluation", "end",
+    ]  # fmt: skip
+    logged = (workdir / "runs/debug-001/metrics.jsonl").read_text().splitlines()
+    assert facts == [json.loads(line) for line in logged]
+
+
+def test_seed_is_short_for_the_key(cli, tiny, workdir):
+    cli("train", *tiny, "--seed", 5)
+    assert "\nseed = 5\n" in (workdir / "runs/debug-001/config.toml").read_text()
+
+
+def test_a_run_can_be_resumed_longer(cli, run_directory):
+    outcome = cli("train", "--resume", run_directory, "train.steps=10")
+    assert outcome.status == 0
+    assert "changed: train.steps: 8 → 10" in outcome.err
+    assert "finished after 10 steps" in outcome.err
+
+
+def test_a_run_can_start_from_anothers_weights(cli, tiny, run_directory):
+    outcome = cli("train", *tiny, "--init", run_directory, "run.dir=second")
+    assert outcome.status == 0
+
+
+def test_check_passes_where_a_run_would_work_and_leaves_nothing(cli, tiny, workdir):
+    outcome = cli("train", *tiny, "train.lr=1e-2", "--check")
+    assert (outcome.status, outcome.out) == (0, "")
+    assert [line.split()[0] for line in outcome.err.splitlines()[-3:]] == ["ok", "ok", "ok"]
+    assert list(workdir.iterdir()) == []
+
+
+def test_check_says_what_failed_and_ends_with_1(cli, tiny):
+    outcome = cli("train", *tiny, "train.lr=1e-9", "--check", "--json")
+    assert outcome.status == 1
+    assert "FAIL learning: " in outcome.err
+    assert json.loads(outcome.out)["passed"] is False
+
+
+def test_the_debug_preset_passes_its_check(cli):
+    assert cli("train", "debug", "--check").status == 0
+
+
+@pytest.mark.parametrize("words", [[], ["train.steps=5"], ["--quick"]])
+def test_without_a_preset_and_a_terminal_the_presets_are_named(cli, workdir, words):
+    message = cli("train", *words).error
+    assert "name a preset, for example: pellucid train quick" in message
+    assert "sota-125m" in message
+    assert list(workdir.iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [["--quick"], ["--check"], ["debug"], ["--init", "x"], ["--config", "x.toml"]])
+def test_resume_takes_only_overrides(cli, run_directory, more):
+    assert "--resume goes on with a run as it is" in cli("train", "--resume", run_directory, *more).error

@@ -1,0 +1,102 @@
+import contextlib
+import warnings
+
+import pytest
+import torch
+
+from pellucid.errors import ConfigError
+from pellucid.runtime.device import Device, DeviceType
+from pellucid.runtime.precision import (
+    Precision,
+    PrecisionName,
+    choose_generation_format,
+    choose_precision,
+)
+
+
+def device(kind: DeviceType, has_bf16: bool = False) -> Device:
+    return Device(kind, "for a test", has_bf16, can_compile=False, compile_reason="")
+
+
+CUDA, OLD_CUDA = device("cuda", has_bf16=True), device("cuda")
+MPS = device("mps")
+CPU, OLD_CPU = device("cpu", has_bf16=True), device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "where", "name", "reason"),
+    [
+        ("auto", CUDA, "bf16", "this hardware multiplies bf16 natively"),
+        ("auto", OLD_CUDA, "fp16", "this GPU lacks bf16; fp16 with a gradient scaler"),
+        ("auto", MPS, "fp32", "MPS trains in float32"),
+        ("auto", device("mps", has_bf16=True), "fp32", "MPS trains in float32"),
+        ("auto", CPU, "bf16", "this hardware multiplies bf16 natively"),
+        ("auto", OLD_CPU, "fp32", "this CPU lacks native bf16"),
+        *((name, CUDA, name, "as asked") for name in ("fp32", "bf16", "fp16")),
+        *((name, OLD_CPU, name, "as asked") for name in ("fp32", "bf16")),
+        ("fp32", MPS, "fp32", "as asked"),
+    ],
+)
+def test_choice(wanted: PrecisionName, where: Device, name: str, reason: str) -> None:
+    precision = choose_precision(wanted, where)
+    assert (precision.name, precision.device, precision.reason) == (name, where, reason)
+    assert precision.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "where", "message"),
+    [
+        ("fp16", CPU, "train.precision: fp16 needs a CUDA GPU, and the device is cpu; use bf16 or fp32"),
+        ("fp16", MPS, "train.precision: fp16 needs a CUDA GPU, and the device is mps; use "),
+        ("bf16", MPS, "train.precision: MPS trains in float32 here; use fp32 or auto"),
+    ],
+)
+def test_what_a_device_cannot_train_in_is_refused(wanted: PrecisionName, where: Device, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        choose_precision(wanted, where)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(("wanted", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_are_narrow_and_weights_stay_wide(wanted: PrecisionName, dtype: torch.dtype) -> None:
+    layer = torch.nn.Linear(4, 4)
+    with choose_precision(wanted, CPU).autocast():
+        out = layer(torch.ones(2, 4))
+    assert out.dtype == dtype
+    assert layer.weight.dtype == torch.float32
+    assert layer(torch.ones(2, 4)).dtype == torch.float32  # the context has ended
+
+
+def test_fp32_has_no_context() -> None:
+    assert isinstance(choose_precision("fp32", CPU).autocast(), contextlib.nullcontext)
+
+
+def test_only_fp16_scales_gradients() -> None:
+    for precision in (choose_precision("bf16", CUDA), choose_precision("fp32", CUDA)):
+        assert precision.gradient_scaler() is None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*CUDA is not available")  # it turns itself off here
+        scaler = choose_precision("auto", OLD_CUDA).gradient_scaler()
+    assert isinstance(scaler, torch.amp.GradScaler)
+    assert scaler.is_enabled() == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "where", "name"),
+    [
+        ("auto", CUDA, "bf16"),
+        ("auto", OLD_CUDA, "fp32"),
+        ("auto", CPU, "fp32"),
+        ("auto", OLD_CPU, "fp32"),
+        ("auto", MPS, "fp32"),
+        ("fp16", CPU, "fp16"),
+        ("bf16", MPS, "bf16"),
+        ("fp32", CUDA, "fp32"),
+    ],
+)
+def test_format_of_generation(wanted: PrecisionName, where: Device, name: str) -> None:
+    assert choose_generation_format(wanted, where) == name
+
+
+def test_a_precision_is_a_value() -> None:
+    assert choose_precision("bf16", CPU) == Precision("bf16", CPU, "as asked")

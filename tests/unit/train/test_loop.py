@@ -1,0 +1,204 @@
+"""What follows what, and when it ends: the loop with a made-up update and a made-up clock."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from pellucid.errors import TrainingError
+from pellucid.evaluate import Perplexity
+from pellucid.optim import ConstantConfig, CosineConfig, LinearConfig
+from pellucid.train import loop as loop_module
+from pellucid.train.facts import Request, StartFacts
+from pellucid.train.hooks import Hook
+from pellucid.train.loop import Limits, Loop
+from pellucid.train.state import TrainState
+
+PEAK = 0.1
+START = StartFacts(0, "run", None, None, 1, "cpu", "fp32", False, 1, 1, 10)
+
+
+class Recorder(Hook):
+    """Writes down every event; answers a step or an evaluation as it was told to."""
+
+    def __init__(self, log, requests=None):
+        self.log, self.requests = log, requests or {}
+
+    def on_start(self, facts):
+        self.log.append(("start", facts.step))
+
+    def on_step(self, facts):
+        self.log.append(("step", facts.step))
+        return self.requests.get(("step", facts.step), Request.NOTHING)
+
+    def on_evaluation(self, facts):
+        self.log.append(("evaluation", facts.step, facts.val_loss, facts.is_best))
+        return self.requests.get(("evaluation", facts.step), Request.NOTHING)
+
+    def on_end(self, facts):
+        self.log.append(("end", facts.step, facts.reason))
+
+
+class World:
+    """A loop whose update takes a second, whose evaluation takes two, and whose losses are given."""
+
+    def __init__(self, monkeypatch, *, steps=None, seconds=None, schedule=None, eval_every=1000, losses=(1.0,),
+                 requests=None, done=0, elapsed=0.0):  # fmt: skip
+        self.now, self.log, self.lrs, self.batches = 100.0, [], [], []
+        monkeypatch.setattr(loop_module, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        self.state = TrainState(None, None, None, step=done, elapsed_seconds=elapsed)
+        self.losses = iter(losses)
+        self.loop = Loop(
+            state=self.state,
+            update=self.update,
+            loader=SimpleNamespace(step=lambda step: [step], waited_s=0.0),
+            evaluate=self.evaluate,
+            save=lambda: self.log.append(("save", self.state.step)),
+            hooks=[Recorder(self.log, requests), Recorder([])],
+            limits=Limits(steps, seconds),
+            schedule=schedule or ConstantConfig(warmup_steps=0),
+            peak_lr=PEAK,
+            eval_every=eval_every,
+            device_type="cpu",
+        )
+
+    def update(self, batch, lr):
+        self.batches += batch
+        self.lrs.append(lr)
+        self.now += 1
+        self.state.step += 1
+        self.state.tokens += 10
+        return 2.0, 0.5
+
+    def evaluate(self):
+        self.now += 2
+        loss = next(self.losses)
+        return Perplexity(loss, math.exp(loss), loss, 7, 7)
+
+    def run(self):
+        return self.loop.run(START, clock_start=self.now)
+
+
+# Length ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "seconds", "step", "elapsed", "progress", "reason"),
+    [
+        (10, None, 4, 99.0, 0.4, None),
+        (10, None, 10, 0.0, 1.0, "finished"),
+        (10, None, 12, 0.0, 1.0, "finished"),
+        (None, 50.0, 999, 20.0, 0.4, None),
+        (None, 50.0, 1, 50.1, 1.0, "time is up"),
+        (10, 50.0, 4, 40.0, 0.8, None),
+        (10, 50.0, 9, 10.0, 0.9, None),
+        (10, 50.0, 10, 60.0, 1.0, "finished"),
+    ],
+)
+def test_progress_is_that_of_the_nearer_limit(steps, seconds, step, elapsed, progress, reason):
+    limits, state = Limits(steps, seconds), TrainState(None, None, None, step=step, elapsed_seconds=elapsed)
+    assert limits.progress(state) == pytest.approx(progress)
+    assert limits.reached(state) == reason
+
+
+def test_a_run_by_steps_asks_for_each_batch_once_and_ends(monkeypatch):
+    world = World(monkeypatch, steps=5)
+    end = world.run()
+    assert world.batches == [0, 1, 2, 3, 4]
+    assert (end.step, end.tokens, end.reason, end.elapsed_seconds) == (5, 50, "finished", 7.0)
+    assert end.peak_memory_bytes > 10_000_000
+
+
+def test_a_resumed_run_goes_on_with_the_batch_of_its_step_and_its_time(monkeypatch):
+    world = World(monkeypatch, steps=5, done=3, elapsed=20.0)
+    assert world.run().elapsed_seconds == 24.0
+    assert world.batches == [3, 4]
+
+
+def test_a_run_that_is_over_makes_no_update(monkeypatch):
+    world = World(monkeypatch, steps=5, done=5)
+    assert world.run().reason == "finished"
+    assert world.log == [("start", 0), ("end", 5, "finished")]
+
+
+def test_a_run_by_time_ends_at_its_time_with_the_rate_decayed(monkeypatch):
+    world = World(monkeypatch, seconds=100, schedule=CosineConfig(warmup_steps=0, final_fraction=0.02))
+    end = world.run()
+    assert (end.reason, end.step) == ("time is up", 100)
+    assert world.lrs[0] == PEAK
+    assert world.lrs[50] == pytest.approx(PEAK * 0.51)
+    assert world.lrs[-1] == pytest.approx(PEAK * 0.02, rel=0.02)
+
+
+def test_evaluations_count_as_time(monkeypatch):
+    world = World(monkeypatch, seconds=30, eval_every=1, losses=[1.0] * 20)
+    assert 30 <= world.run().elapsed_seconds <= 30 + 3  # at most one more update with its evaluation
+
+
+def test_the_earlier_of_two_limits_ends_the_run_and_shapes_its_schedule(monkeypatch):
+    world = World(monkeypatch, steps=1000, seconds=10, schedule=LinearConfig(warmup_steps=0, final_fraction=0))
+    assert world.run().reason == "time is up"
+    assert world.lrs == pytest.approx([PEAK * (1 - t / 10) for t in range(10)])
+
+
+def test_the_rate_warms_up_and_decays_over_the_steps(monkeypatch):
+    world = World(monkeypatch, steps=10, schedule=LinearConfig(warmup_steps=4, final_fraction=0.5))
+    world.run()
+    assert world.lrs == pytest.approx([PEAK * min(1, (s + 1) / 4) * (1 - 0.5 * s / 10) for s in range(10)])
+
+
+# Events ----------------------------------------------------------------------------------------------
+
+
+def test_events_come_in_order_and_the_end_is_evaluated_and_saved(monkeypatch):
+    world = World(monkeypatch, steps=5, eval_every=2, losses=[3.0, 1.0, 2.0])
+    end = world.run()
+    assert world.log == [
+        ("start", 0),
+        ("step", 1),
+        ("step", 2),
+        ("evaluation", 2, 3.0, True),
+        ("step", 3),
+        ("step", 4),
+        ("evaluation", 4, 1.0, True),
+        ("step", 5),
+        ("evaluation", 5, 2.0, False),
+        ("save", 5),
+        ("end", 5, "finished"),
+    ]
+    assert (end.best_loss, world.state.best_step) == (1.0, 4)
+
+
+def test_a_hook_may_ask_to_save_after_a_step_or_an_evaluation(monkeypatch):
+    requests = {("step", 1): Request.SAVE, ("evaluation", 3): Request.SAVE}
+    world = World(monkeypatch, steps=5, eval_every=3, losses=[1.0, 1.0], requests=requests)
+    world.run()
+    assert [event for event in world.log if event[0] == "save"] == [("save", 1), ("save", 3), ("save", 5)]
+    assert world.log.index(("save", 3)) > world.log.index(("evaluation", 3, 1.0, True))
+
+
+def test_a_hook_may_ask_to_stop_and_then_the_run_is_saved_without_a_last_evaluation(monkeypatch):
+    world = World(monkeypatch, steps=5, requests={("step", 2): Request.SAVE | Request.STOP})
+    assert world.run().reason == "interrupted"
+    assert world.log == [("start", 0), ("step", 1), ("step", 2), ("save", 2), ("end", 2, "interrupted")]
+
+
+def test_a_run_that_is_stopped_at_its_last_step_is_finished(monkeypatch):
+    world = World(monkeypatch, steps=2, requests={("step", 2): Request.STOP})
+    assert world.run().reason == "finished"
+
+
+def test_an_equal_loss_is_not_a_new_best(monkeypatch):
+    world = World(monkeypatch, steps=2, eval_every=1, losses=[1.0, 1.0])
+    world.run()
+    assert world.state.best_step == 1
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_ends_the_run_and_saves_nothing(monkeypatch, loss):
+    world = World(monkeypatch, steps=4, eval_every=2, losses=[1.0, loss], requests={("step", 2): Request.SAVE})
+    monkeypatch.setattr(math, "exp", lambda x: x)
+    with pytest.raises(TrainingError, match=r"step 4: the validation loss is (nan|inf)"):
+        world.run()
+    assert [event for event in world.log if event[0] == "save"] == [("save", 2)]
+    assert world.state.best_loss == 1.0

@@ -1,0 +1,170 @@
+"""What is decided before the first update, on machines of all kinds: every one here is made up."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from pellucid.config import from_tree, override, to_tree
+from pellucid.errors import ConfigError
+from pellucid.presets import run_preset
+from pellucid.runtime.device import Device
+from pellucid.train.config import RunConfig
+from pellucid.train.plan import make_plan
+
+PLAIN_CPU = Device("cpu", "no GPU found", has_bf16=False, can_compile=False, compile_reason="no C++ compiler found")
+BF16_CPU = replace(PLAIN_CPU, has_bf16=True, can_compile=True, compile_reason="kernels by g++")
+MPS = Device("mps", "Apple GPU", has_bf16=False, can_compile=False, compile_reason="not dependable on MPS")
+NEW_GPU = Device("cuda", "a GPU is here", has_bf16=True, can_compile=True, compile_reason="CUDA kernels by Triton")
+OLD_GPU = replace(NEW_GPU, has_bf16=False)
+
+LONG = 1e9
+"""FLOPs a token with which the debug preset's 40,960 tokens are worth compiling for."""
+
+
+def plan(device=PLAIN_CPU, *words, vocab_size=257, windows_per_epoch=1000, flops=1e5):
+    config = from_tree(RunConfig, override(to_tree(run_preset("debug")), words))
+    return make_plan(
+        config,
+        device,
+        vocab_size=vocab_size,
+        windows_per_epoch=windows_per_epoch,
+        training_flops_per_token=flops,
+    )
+
+
+# Precision -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [(PLAIN_CPU, "fp32"), (BF16_CPU, "bf16"), (MPS, "fp32"), (NEW_GPU, "bf16"), (OLD_GPU, "fp16")],
+)
+def test_precision_follows_the_hardware(device, expected):
+    made = plan(device)
+    assert made.precision.name == made.config.train.precision == expected
+
+
+@pytest.mark.parametrize("device", [PLAIN_CPU, BF16_CPU, NEW_GPU])
+@pytest.mark.parametrize("wanted", ["fp32", "bf16"])
+def test_precision_is_as_asked(device, wanted):
+    assert plan(device, f"train.precision={wanted}").precision.name == wanted
+
+
+@pytest.mark.parametrize(("device", "wanted"), [(BF16_CPU, "fp16"), (MPS, "fp16"), (MPS, "bf16")])
+def test_a_precision_that_the_device_lacks_is_refused(device, wanted):
+    with pytest.raises(ConfigError, match=r"^train\.precision: "):
+        plan(device, f"train.precision={wanted}")
+
+
+# Compiling -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "words", "flops", "compiled", "why"),
+    [
+        (BF16_CPU, [], LONG, False, "a run this short"),
+        (BF16_CPU, ["train.steps=100_000"], LONG, True, "kernels by g++"),
+        (PLAIN_CPU, ["train.steps=100_000"], LONG, False, "no C++ compiler found"),
+        (MPS, ["train.steps=100_000"], LONG, False, "not dependable"),
+        (NEW_GPU, ["train.steps=100_000"], LONG, True, "Triton"),
+        (BF16_CPU, ["train.max_seconds=60", "train.steps="], LONG, False, "under five minutes"),
+        (BF16_CPU, ["train.max_seconds=60", "train.steps=100_000"], LONG, False, "under five minutes"),
+        (BF16_CPU, ["train.max_seconds=3600", "train.steps="], LONG, True, "kernels by g++"),
+        (BF16_CPU, ["train.compile=true"], 1, True, "as asked"),
+        (NEW_GPU, ["train.compile=false", "train.steps=100_000"], LONG, False, "as asked"),
+    ],
+)  # fmt: skip
+def test_compiling_is_decided_by_length_and_by_what_is_there(device, words, flops, compiled, why):
+    made = plan(device, *words, flops=flops)
+    assert made.compiled is made.config.train.compile is compiled
+    (reason,) = (line for line in made.reasons if line.startswith("torch.compile"))
+    assert re.match(rf"torch\.compile {'on' if compiled else 'off'} \(", reason)
+    assert why in reason
+
+
+@pytest.mark.parametrize("device", [PLAIN_CPU, MPS])
+def test_compiling_cannot_be_had_where_there_is_nothing_to_compile_with(device):
+    with pytest.raises(ConfigError, match=rf"^train\.compile: .*{re.escape(device.compile_reason)}"):
+        plan(device, "train.compile=true")
+
+
+# Batches and length ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "batch_tokens", "micro_batch", "accumulation"),
+    [(PLAIN_CPU, 1024, 16, 1), (PLAIN_CPU, 64 * 100, 50, 2), (PLAIN_CPU, 64 * 127, 1, 127), (MPS, 64 * 512, 256, 2),
+     (NEW_GPU, 64 * 4096, 1024, 4)],
+)  # fmt: skip
+def test_the_micro_batch_is_the_largest_divisor_that_fits(device, batch_tokens, micro_batch, accumulation):
+    made = plan(device, f"train.batch_tokens={batch_tokens}")
+    assert (made.micro_batch, made.accumulation) == (micro_batch, accumulation)
+    assert made.batch_windows * made.seq_len == batch_tokens
+    assert made.config.train.micro_batch == micro_batch
+
+
+def test_a_window_longer_than_the_usual_micro_batch_is_one_window():
+    made = plan(PLAIN_CPU, "model.max_seq_len=8192", "train.batch_tokens=16384")
+    assert (made.micro_batch, made.accumulation) == (1, 2)
+
+
+def test_a_micro_batch_is_as_asked():
+    made = plan(PLAIN_CPU, "train.micro_batch=2")
+    assert (made.micro_batch, made.accumulation) == (2, 8)
+
+
+def test_the_window_is_the_context_unless_it_is_named():
+    assert plan(PLAIN_CPU).config.train.seq_len == 64
+    assert plan(PLAIN_CPU, "train.seq_len=16").seq_len == 16
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 63), (0.5, 32), (2, 125), (1e-9, 1)])
+def test_epochs_become_steps_rounded_up(epochs, steps):
+    assert plan(PLAIN_CPU, "train.steps=", f"train.epochs={epochs}", windows_per_epoch=1000).steps == steps
+
+
+def test_a_run_by_time_has_no_number_of_steps():
+    assert plan(PLAIN_CPU, "train.steps=", "train.max_seconds=5").steps is None
+
+
+# Vocabulary ------------------------------------------------------------------------------------------
+
+
+def test_the_vocabulary_is_the_tokenizers_unless_it_is_named():
+    assert plan(vocab_size=300).config.model.vocab_size == 300
+    assert plan(PLAIN_CPU, "model.vocab_size=320", vocab_size=300).config.model.vocab_size == 320
+
+
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.vocab_size \(256\) is smaller than the tokenizer's 257 ids"):
+        plan(PLAIN_CPU, "model.vocab_size=256")
+
+
+# The whole -------------------------------------------------------------------------------------------
+
+
+def test_every_choice_has_its_reason():
+    assert plan(BF16_CPU).reasons == (
+        "device cpu (no GPU found)",
+        "precision bf16 (this hardware multiplies bf16 natively)",
+        "torch.compile off (a run this short does not repay it)",
+        "batch 1,024 tokens = 1 x 16 windows of 64",
+    )
+
+
+@pytest.mark.parametrize("device", [PLAIN_CPU, BF16_CPU, MPS, NEW_GPU, OLD_GPU])
+def test_the_resolved_config_plans_the_same_run_again(device):
+    first = plan(device, "train.steps=100_000", flops=LONG)
+    again = make_plan(
+        first.config, device, vocab_size=257, windows_per_epoch=1, training_flops_per_token=1
+    )
+    assert again.config == first.config
+    assert again.precision.name == first.precision.name
+    assert (again.seq_len, again.micro_batch, again.accumulation, again.steps, again.compiled) == (
+        first.seq_len,
+        first.micro_batch,
+        first.accumulation,
+        first.steps,
+        first.compiled,
+    )
