@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,24 @@ def train_tiny(workdir: Path, tiny_config):
         return train(tiny_config(*overrides), **settings)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def _trained(tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from rich.console import Console
+
+    from pellucid.cli.options import run_config
+    from pellucid.train import train
+
+    path = tmp_path_factory.mktemp("trained") / "mine"
+    train(run_config([*tiny, f"run.dir={path}"]), console=Console(file=io.StringIO()))
+    return path
+
+
+@pytest.fixture
+def run_directory(_trained: Path, workdir: Path) -> Path:
+    """A trained tiny run in `runs/mine` of the fresh directory: a copy of its own."""
+    return Path(shutil.copytree(_trained, workdir / "runs/mine"))
 
 
 @pytest.fixture

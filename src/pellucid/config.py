@@ -207,6 +207,44 @@ def key_paths(cls: type[Config], prefix: str = "") -> list[str]:
     return sorted(set(paths))
 
 
+def explain(config: Config) -> str:
+    """The config as TOML with each key's meaning above it; a key whose value is left out is commented out."""
+    return "\n".join(_explained(config, "")) + "\n"
+
+
+def _explained(config: Config, prefix: str) -> Iterator[str]:
+    below: list[tuple[str, Config]] = []
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            below.append((name, value))
+            continue
+        if field.description:
+            yield f"# {' '.join(field.description.split())}"
+        tree = to_tree(config)
+        yield tomli_w.dumps({name: tree[name]}).strip() if name in tree else f"# {name} ="
+    for name, table in below:
+        kinds = [kind for kind in members(type(config).model_fields[name].annotation) if kind]
+        described = type(config).model_fields[name].description
+        yield f"\n[{prefix}{name}]" + (f"  # {' '.join(described.split())}" if described else "")
+        if len(kinds) > 1:
+            yield f"# kinds: {', '.join(kinds)}"
+        yield from _explained(table, f"{prefix}{name}.")
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys in which two trees differ, as `path: old → new`."""
+    lines: list[str] = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(cast(Tree, old), cast(Tree, new), f"{prefix}{key}.")
+        elif old != new:
+            shown = ["(left out)" if value is None else str(value) for value in (old, new)]
+            lines.append(f"{prefix}{key}: {shown[0]} → {shown[1]}")
+    return lines
+
+
 # Errors ---------------------------------------------------------------------------------------------
 
 

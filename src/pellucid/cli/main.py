@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import typer
 
 import pellucid
-from pellucid.cli import evaluate, generate, plan, prepare, train, verify_resume
+from pellucid.cli import config, evaluate, generate, plan, prepare, train, verify_resume
 from pellucid.errors import PellucidError
 
 SPIN_COUNT = "1000"
@@ -37,7 +37,7 @@ app = typer.Typer(
     result_callback=_leave,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, generate, evaluate, prepare, plan, verify_resume):
+for module in (train, generate, evaluate, prepare, plan, config, verify_resume):
     module.register(app)
 
 

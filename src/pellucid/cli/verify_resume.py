@@ -38,7 +38,7 @@ def verify_resume(
     for kill in verdict.kills:
         start = "its start" if kill.saved_step is None else f"the checkpoint of step {kill.saved_step}"
         console.print(
-            f"killed after {kill.after_seconds:.1f} s, at step {kill.logged_step} of {steps}; resumed from {start}"
+            f"killed after {kill.after_seconds:.2f} s, at step {kill.logged_step} of {steps}; resumed from {start}"
         )
     if json:
         print_json(verdict.to_dict())

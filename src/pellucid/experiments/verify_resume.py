@@ -10,7 +10,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ _EXACT = {"step": ("loss", "lr", "grad_norm", "tokens"), "evaluation": ("val_los
 
 @dataclass(frozen=True)
 class Kill:
-    """One interruption: after how many seconds of the process's life, and what was there by then."""
+    """One interruption: so many seconds after the first update of its process, and what was there by then."""
 
     after_seconds: float
     logged_step: int
@@ -56,9 +55,9 @@ def verify_resume(
 ) -> ResumeVerdict:
     """Train `words` (a preset and overrides) for `steps` updates twice, the second time killed `kills` times.
 
-    Each kill comes at a moment drawn uniformly over the time that the uninterrupted process took, start-up
-    and saves included. A killed run that gets to its end before all kills are done is compared, and another
-    one begun. Raises TrainingError when a run fails by itself.
+    Each kill comes at a moment drawn uniformly over the time that the uninterrupted run took from its first
+    update to its end, evaluations and saves included. A killed run that gets to its end before all kills are
+    done is compared, and another one begun. Raises TrainingError when a run fails by itself.
     """
     draw = random.Random(seed)
     every = max(1, steps // 4)
@@ -71,9 +70,9 @@ def verify_resume(
         "train.sample_tokens=0",
     ]
     whole = work / "uninterrupted"
-    began = time.monotonic()
     _run(_command(arguments, whole))
-    duration = time.monotonic() - began
+    elapsed = [f["elapsed_seconds"] for f in read_facts(whole / METRICS) if f["event"] in ("step", "end")]
+    duration = elapsed[-1] - elapsed[0]
     done: list[Kill] = []
     differences: list[str] = []
     number = 0
@@ -129,20 +128,25 @@ def _command(arguments: Sequence[str], run: Path) -> list[str]:
 
 
 def _run(command: Sequence[str], *, kill_after_s: float | None = None) -> bool:
-    """Run a pellucid process; whether it came to its end before it was killed."""
-    try:
-        ended = subprocess.run(
-            [sys.executable, "-m", "pellucid", *command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=kill_after_s,  # then it is sent SIGKILL
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    if ended.returncode:
+    """Run a pellucid process, or kill it so long after its first update; whether it came to its own end."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "pellucid", *command, "--json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # the facts of the start
+        process.stdout.readline()  # and of the first update
+        try:
+            _, said = process.communicate(timeout=kill_after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()  # SIGKILL: the process cannot prepare for it
+            process.communicate()
+            return False
+    if process.returncode:
         raise TrainingError(
-            f"pellucid {' '.join(command)} ended by itself with status {ended.returncode}:\n{ended.stderr}"
+            f"pellucid {' '.join(command)} ended by itself with status {process.returncode}:\n{said}"
         )
     return True

@@ -46,11 +46,3 @@ def cli(workdir, capsys, monkeypatch):
         return Outcome(status, *capsys.readouterr())
 
     return run
-
-
-@pytest.fixture
-def run_directory(cli, tiny, workdir):
-    """A trained tiny run."""
-    path = workdir / "runs/mine"
-    assert cli("train", *tiny, f"run.dir={path}").status == 0
-    return path

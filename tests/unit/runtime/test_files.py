@@ -269,7 +269,7 @@ class TestRequire:
 
     @pytest.mark.skipif(not SYSFS.is_dir(), reason="there is no folder that not even root can write")
     def test_a_folder_that_cannot_be_written(self) -> None:
-        with pytest.raises(StorageError, match="cannot be written: permission denied|read-only file system"):
+        with pytest.raises(StorageError, match=r"cannot be written: permission denied|read-only file system"):
             require_writable(SYSFS / "pellucid")
 
     @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root and Windows may write there")

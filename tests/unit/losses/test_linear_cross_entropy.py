@@ -1,0 +1,251 @@
+"""The chunked loss against torch's own cross-entropy over all logits at once."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.losses import LinearCrossEntropy, linear_cross_entropy, token_losses
+from pellucid.runtime.device import Machine
+
+N, D, V = 23, 8, 37
+
+
+class Case:
+    """States, table, targets and weights, drawn; some weights are 0 and some are not whole."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.states = torch.randn(N, D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        self.table = torch.randn(V, D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        self.targets = torch.randint(V, (N,), generator=generator)
+        self.weights = torch.rand(N, generator=generator, dtype=torch.float64).to(dtype)
+        self.weights[::4] = 0
+        self.weights[1::4] = 1
+
+    def run(self, loss: LinearCrossEntropy, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Loss sum, weight, and the gradients of `scale` times the loss."""
+        total, weight = loss(self.states, self.table, self.targets, self.weights)
+        return total.detach(), weight, *torch.autograd.grad(scale * total, (self.states, self.table))
+
+    def reference(
+        self, label_smoothing: float = 0.0, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        losses = F.cross_entropy(
+            self.states @ self.table.T, self.targets, reduction="none", label_smoothing=label_smoothing
+        )
+        total = (self.weights * losses).sum()
+        gradients = torch.autograd.grad(scale * total, (self.states, self.table))
+        return total.detach(), self.weights.sum(), *gradients
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five tokens a chunk: four whole chunks of the 23 tokens and a rest of three."""
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * 5 + 3)
+
+
+def assert_all_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
+def test_equals_torch(label_smoothing: float, dtype: torch.dtype, tolerance: float) -> None:
+    case = Case(dtype)
+    found = case.run(LinearCrossEntropy(label_smoothing), scale=0.37)
+    assert_all_close(found, case.reference(label_smoothing, scale=0.37), tolerance)
+    assert all(tensor.dtype == dtype for tensor in found)
+
+
+def test_equals_the_plain_sum_where_every_weight_is_one() -> None:
+    case = Case()
+    case.weights.fill_(1)
+    total, weight, *gradients = case.run(LinearCrossEntropy())
+    plain = F.cross_entropy(case.states @ case.table.T, case.targets, reduction="sum")
+    torch.testing.assert_close(total, plain.detach(), rtol=1e-12, atol=1e-10)
+    assert_all_close(tuple(gradients), torch.autograd.grad(plain, (case.states, case.table)), 1e-10)
+    assert weight == N
+
+
+def test_a_token_of_weight_zero_has_no_gradient_whatever_its_target() -> None:
+    case, other = Case(), Case()
+    other.targets[::4] = (other.targets[::4] + 1) % V
+    found = case.run(LinearCrossEntropy(0.1))
+    assert_all_close(other.run(LinearCrossEntropy(0.1)), found, 0)
+    states_gradient = found[2]
+    assert (states_gradient[::4] == 0).all()
+    assert (states_gradient[1::4] != 0).any(dim=1).all()
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.usefixtures("small_chunks")
+def test_several_chunks_equal_torch(label_smoothing: float) -> None:
+    case = Case()
+    assert_all_close(case.run(LinearCrossEntropy(label_smoothing)), case.reference(label_smoothing), 1e-10)
+
+
+def test_several_chunks_equal_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    inner = linear_cross_entropy._loss_and_logit_gradient
+
+    def counting(logits: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+        calls.append(len(logits))
+        return inner(logits, *rest)
+
+    monkeypatch.setattr(linear_cross_entropy, "_loss_and_logit_gradient", counting)
+    results, lengths = [], []
+    for tokens in (N, 5, 1):
+        monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * tokens)
+        results.append(Case().run(LinearCrossEntropy(0.1)))
+        lengths.append(calls.copy())
+        calls.clear()
+    assert lengths == [[N], [5, 5, 5, 5, 3], [1] * N]
+    for result in results[1:]:
+        assert_all_close(result, results[0], 1e-12)
+
+
+def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 1)
+    case = Case()
+    assert_all_close(case.run(LinearCrossEntropy()), case.reference(), 1e-10)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_bf16_autocast_is_within_bf16_rounding(label_smoothing: float) -> None:
+    """Products of bf16 numbers have an error of 2^-8 a factor; the sums and the softmax add none."""
+    case = Case(torch.float32)
+    exact = Case().reference(label_smoothing)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = case.run(LinearCrossEntropy(label_smoothing))
+    assert all(tensor.dtype == torch.float32 for tensor in found)
+    assert abs(found[0] / exact[0] - 1) < 5e-3
+    for gradient, expected in zip(found[2:], exact[2:], strict=True):
+        error = (gradient.double() - expected).norm() / expected.norm()
+        assert 1e-6 < error < 2**-6  # narrow indeed, and no worse than narrow
+
+
+def test_bf16_autocast_comes_as_near_as_torch_under_the_same_autocast() -> None:
+    exact = Case().reference()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours, theirs = Case(torch.float32).run(LinearCrossEntropy()), Case(torch.float32).reference()
+    for our, their, expected in zip(ours[2:], theirs[2:], exact[2:], strict=True):
+        assert (our.double() - expected).norm() < 2 * (their.double() - expected).norm()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_table_that_is_also_the_embedding_gets_both_gradients() -> None:
+    ids, targets = torch.randint(V, (2, N), generator=torch.Generator().manual_seed(1))
+    start = Case().table.detach()
+
+    def gradient(chunked: bool) -> Tensor:
+        table = nn.Parameter(start.clone())
+        states = torch.tanh(F.embedding(ids, table))
+        if chunked:
+            loss, _ = LinearCrossEntropy()(states, table, targets, torch.ones(N, dtype=torch.float64))
+        else:
+            loss = F.cross_entropy(states @ table.T, targets, reduction="sum")
+        (loss / 7).backward()
+        assert table.grad is not None
+        return table.grad
+
+    torch.testing.assert_close(gradient(chunked=True), gradient(chunked=False), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("frozen", ["states", "table", "both"])
+def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
+    case, expected = Case(), Case().reference()
+    if frozen != "table":
+        case.states.requires_grad_(False)
+    if frozen != "states":
+        case.table.requires_grad_(False)
+    total, _ = LinearCrossEntropy()(case.states, case.table, case.targets, case.weights)
+    torch.testing.assert_close(total.detach(), expected[0], rtol=1e-12, atol=1e-12)
+    assert total.requires_grad == (frozen != "both")
+    if frozen != "both":
+        total.backward()
+        for tensor, gradient in ((case.states, expected[2]), (case.table, expected[3])):
+            if tensor.requires_grad:
+                torch.testing.assert_close(tensor.grad, gradient, rtol=1e-10, atol=1e-10)
+            else:
+                assert tensor.grad is None
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_micro_batches_of_ragged_weight_sum_to_one_batch(label_smoothing: float) -> None:
+    """(sum, weight) of the parts add up, and so do gradients when each part is divided by the whole weight."""
+    case, loss = Case(), LinearCrossEntropy(label_smoothing)
+    case.weights[:9] = 0  # a part with nothing in it
+    whole, weight = loss(case.states, case.table, case.targets, case.weights)
+    expected = torch.autograd.grad(whole / weight, (case.states, case.table))
+    total, total_weight = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for start, end in ((0, 4), (4, 9), (9, 10), (10, N)):
+        part = slice(start, end)
+        part_sum, part_weight = loss(case.states[part], case.table, case.targets[part], case.weights[part])
+        (part_sum / weight).backward()
+        total, total_weight = total + part_sum.detach(), total_weight + part_weight
+    assert_all_close((total, total_weight), (whole.detach(), weight), 1e-12)
+    assert case.states.grad is not None
+    assert case.table.grad is not None
+    assert_all_close((case.states.grad, case.table.grad), expected, 1e-12)
+
+
+def test_large_logits_stay_finite() -> None:
+    case = Case(torch.float32)
+    with torch.no_grad():
+        case.states.mul_(1e4)
+    assert all(tensor.isfinite().all() for tensor in case.run(LinearCrossEntropy(0.1)))
+
+
+@pytest.mark.skipif(Machine.probe().compiler is None, reason="needs a C++ compiler")
+@pytest.mark.slow  # the C++ compiler takes its time
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, when it first compiles
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_compiled_equals_eager(label_smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * 10)
+    case = Case(torch.float32)
+    eager = case.run(LinearCrossEntropy(label_smoothing))
+    compiled = case.run(LinearCrossEntropy(label_smoothing, compiled=True))
+    assert_all_close(compiled, eager, 1e-5)
+
+
+@pytest.mark.parametrize("chunk", [N, 5])
+def test_token_losses_equal_torch(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * chunk)
+    case = Case(torch.float32)
+    with torch.no_grad():
+        losses = token_losses(case.states, case.table, case.targets)
+        expected = F.cross_entropy(case.states @ case.table.T, case.targets, reduction="none")
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_token_losses_are_what_the_loss_sums() -> None:
+    case = Case(torch.float32)
+    total, _ = LinearCrossEntropy()(case.states, case.table, case.targets, case.weights)
+    losses = token_losses(case.states, case.table, case.targets)
+    torch.testing.assert_close((losses * case.weights).sum(), total, rtol=1e-5, atol=1e-5)
+
+
+def test_token_losses_under_autocast_are_float32() -> None:
+    case = Case(torch.float32)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = token_losses(case.states, case.table, case.targets)
+    exact = F.cross_entropy(case.states.double() @ case.table.double().T, case.targets, reduction="none")
+    assert losses.dtype == torch.float32
+    assert (losses - exact).abs().max() < 0.1  # logits of size 10 in bf16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_cuda_autocast_is_within_rounding(dtype: torch.dtype) -> None:
+    case, exact = Case(torch.float32), Case().reference(0.1)
+    for name in ("states", "table", "targets", "weights"):
+        tensor = getattr(case, name).detach().cuda()
+        setattr(case, name, tensor.requires_grad_(tensor.is_floating_point() and name != "weights"))
+    with torch.autocast("cuda", dtype=dtype):
+        found = case.run(LinearCrossEntropy(0.1))
+    for tensor, expected in zip((found[0], *found[2:]), (exact[0], *exact[2:]), strict=True):
+        assert (tensor.cpu().double() - expected).norm() / expected.norm() < 2**-6
