@@ -7,15 +7,15 @@ from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
 
 def quick() -> RunConfig:
     return RunConfig(
-        model=DecoderConfig(d_model=256, num_layers=4, num_heads=4, max_seq_len=256, dropout=0.0),
+        model=DecoderConfig(d_model=192, num_layers=4, num_heads=6, max_seq_len=256),
         train=TrainConfig(
-            steps=700,
-            batch_tokens=8192,
-            lr=3e-3,
+            steps=750,
+            batch_tokens=4096,
+            lr=2e-3,
             optimizer=AdamWConfig(beta2=0.98),
             schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
-            eval_every=100,
-            checkpoint_every=100,
+            eval_every=125,
+            checkpoint_every=125,
             sample_tokens=400,
         ),
         run=RunDirectoryConfig(name="quick"),

@@ -14,7 +14,7 @@ def shakespeare_char() -> RunConfig:
         train=TrainConfig(
             steps=2000,
             batch_tokens=2048,
-            lr=4e-3,
+            lr=2e-3,
             optimizer=AdamWConfig(beta2=0.98),
             schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
             eval_every=1000,
