@@ -103,6 +103,31 @@ def train_tiny(workdir: Path, tiny_config):
     return run
 
 
+@pytest.fixture
+def cut_off_after():
+    """Start a run by `start(hooks)` and end it after an update, in a way that nothing inside it expects."""
+    from pellucid.train.facts import Request
+    from pellucid.train.hooks import Hook
+
+    class PowerCutError(Exception):
+        pass
+
+    class PowerCut(Hook):
+        def __init__(self, step: int) -> None:
+            self.step = step
+
+        def on_step(self, facts):
+            if facts.step == self.step:  # it is logged by then, and not yet saved
+                raise PowerCutError
+            return Request.NOTHING
+
+    def run(step: int, start: Callable[[list[Hook]], object]) -> None:
+        with pytest.raises(PowerCutError):
+            start([PowerCut(step)])
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def _trained(tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     from rich.console import Console

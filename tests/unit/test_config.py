@@ -24,7 +24,7 @@ from pellucid.errors import ConfigError
 from pellucid.model import DecoderConfig
 from pellucid.model.norms import NormConfig
 from pellucid.presets import MODELS, RUNS, model_preset, run_preset
-from pellucid.train.config import RunConfig
+from pellucid.train.config import RunConfig, TrainConfig
 
 
 class Red(Config):
@@ -57,6 +57,7 @@ class Box(Config):
 
 
 TREE = to_tree(Box(price=2.5))
+RUN = RunConfig(model=DecoderConfig(d_model=256, num_heads=4, max_seq_len=256), train=TrainConfig(steps=10))
 
 
 def fault(tree: dict[str, Any], cls: type[Config] = Box) -> str:
@@ -243,6 +244,8 @@ def test_messages(tree: dict[str, Any], message: str) -> None:
             "model.d_modle: there is no such key in kind 'decoder'; did you mean 'd_model'? ",
         ),
         ("model.norm.epz=1", "model.norm.epz: there is no such key in kind 'rmsnorm'; did you mean 'eps'? "),
+        # a key that is called as a kind
+        ("model.decoder=1", "model.decoder: there is no such key in kind 'decoder'"),
         ("model.kind=decodr", "model.kind: must be 'decoder', not 'decodr'; did you mean 'decoder'?"),
         (
             "train.optimizer.beta=1",
@@ -257,7 +260,7 @@ def test_messages(tree: dict[str, Any], message: str) -> None:
 )
 def test_messages_about_a_run(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        from_tree(RunConfig, override(to_tree(run_preset("quick")), [word]))
+        from_tree(RunConfig, override(to_tree(RUN), [word]))
     assert str(raised.value).startswith(message)
 
 

@@ -20,7 +20,8 @@ from pellucid.errors import CheckpointError, StorageError
 from pellucid.runtime.files import directory_written_aside, require_space, sha256_file, storage_errors
 from pellucid.tokenizers import Tokenizer
 
-_SMALL_FILES_BYTES = 8 << 20  # config, values and a tokenizer with its ranks
+SMALL_FILES_BYTES = 8 << 20
+"""Room for what a checkpoint holds besides tensors: config, values and a tokenizer with its ranks."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def save(checkpoint: Path, contents: Contents) -> None:
     """
     _remove_damaged(checkpoint)
     tensors = [*contents.model.values(), *contents.train_tensors.values()]
-    needed = sum(t.numel() * t.element_size() for t in tensors) + _SMALL_FILES_BYTES
+    needed = sum(t.numel() * t.element_size() for t in tensors) + SMALL_FILES_BYTES
     require_space(checkpoint, needed, purpose="a checkpoint")
     with directory_written_aside(checkpoint) as aside:
         try:

@@ -10,14 +10,36 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 import pellucid
 from pellucid.cli import config, evaluate, generate, plan, prepare, train, verify_resume
 from pellucid.errors import PellucidError
 
 SPIN_COUNT = "1000"
+SIGINT, SIGPIPE = 2, 13  # Windows has no name for the second
+
+
+class Stopped(Exception):  # noqa: N818 (no error: somebody wanted it)
+    """A command was stopped from outside, by what on Unix is the signal of this number."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class Commands(TyperGroup):
+    """Keeps from typer what it would turn into exit statuses of its own."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Stopped(SIGINT) from None
+        except BrokenPipeError:
+            raise Stopped(SIGPIPE) from None
 
 
 def _leave(status: int | None) -> None:
@@ -30,6 +52,7 @@ app = typer.Typer(
     help=f"Grow small transformer language models from raw text. Version {pellucid.__version__}.",
     epilog="Config keys are given as key.path=value, e.g. train.lr=3e-4. Every command takes --json, and --debug "
     "to show where an error came from.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,14 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # where they are not UTF-8, as on Windows in a pipe
             stream.reconfigure(errors="replace")
     try:
+        status = _run(words, shows_tracebacks=shows_tracebacks)
+        sys.stdout.flush()
+    except (Stopped, BrokenPipeError) as stop:
+        number = stop.number if isinstance(stop, Stopped) else SIGPIPE
+        if number == SIGINT:
+            return _say("stopped", 128 + number)
+        # The reader of our output, such as `head`, has left: what is still buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + number
+    return status
+
+
+def _run(words: list[str], *, shows_tracebacks: bool) -> int:
+    try:
         app(words, prog_name="pellucid")
     except SystemExit as end:  # typer's own way to end, usage errors included
         return end.code if isinstance(end.code, int) else 1
-    except KeyboardInterrupt:
-        return _say("stopped", 130)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has left
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (closed with the process)
-        return 141
     except PellucidError as error:
         if shows_tracebacks:
             traceback.print_exc()

@@ -53,7 +53,6 @@ Target = Annotated[
 def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: bool = False) -> RunConfig:
     """PRESET, then --config, then overrides, each laid over the one before."""
     from pellucid.config import from_tree, merge, override, read_toml, to_tree
-    from pellucid.train.config import RunConfig
 
     names = [word for word in words if "=" not in word]
     if len(names) > 1:
@@ -63,6 +62,8 @@ def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: 
     if not names and config_file is None:
         raise ConfigError(f"name a preset or give --config FILE (presets: {', '.join(RUNS)})")
     tree = to_tree(run_preset(names[0], quick=quick)) if names else {}
+    from pellucid.train.config import RunConfig  # with torch, which an unknown preset need not wait for
+
     where = ""
     if config_file is not None:
         tree, where = merge(tree, read_toml(config_file)), str(config_file)

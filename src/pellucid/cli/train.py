@@ -89,12 +89,15 @@ def _ask_mode() -> str:
         from pellucid.presets import RUNS
 
         raise ConfigError(f"name a preset, for example: pellucid train quick (presets: {', '.join(RUNS)})")
-    answer = Prompt.ask(
-        "Train [bold]quick[/] (minutes, on any laptop) or [bold]full[/] (124M parameters, hours on a GPU)?",
-        choices=["quick", "full"],
-        default="quick",
-        console=Console(stderr=True),
-    )
+    try:
+        answer = Prompt.ask(
+            "Train [bold]quick[/] (minutes, on any laptop) or [bold]full[/] (124M parameters, hours on a GPU)?",
+            choices=["quick", "full"],
+            default="quick",
+            console=Console(stderr=True),
+        )
+    except EOFError:  # Ctrl-D
+        raise KeyboardInterrupt from None
     return {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
 
 

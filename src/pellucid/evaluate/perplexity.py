@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.data.batch import Batch
-from pellucid.data.evaluation import evaluation_batches
+from pellucid.data.evaluation import evaluation_batches, scored_tokens
 from pellucid.data.shards import Split
 from pellucid.errors import DataError
 from pellucid.evaluate.scoring import score_windows
@@ -54,7 +54,8 @@ def evaluate_split(
     `max_tokens`, only that many first tokens of the split are scored, always the same ones.
     """
     length = seq_len or model.max_seq_len
-    batches = evaluation_batches(split, length, max(1, _BATCH_TOKENS // length), max_tokens=max_tokens)
+    at_once = min(_BATCH_TOKENS, scored_tokens(split, max_tokens))
+    batches = evaluation_batches(split, length, max(1, at_once // length), max_tokens=max_tokens)
     return summarise(model, tokenizer, batches, precision)
 
 

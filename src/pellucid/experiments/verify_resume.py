@@ -81,12 +81,14 @@ def verify_resume(
         broken = work / f"killed-{number}"
         while len(done) < kills:
             after = draw.uniform(0, duration)
-            if _run(_command(arguments, broken), kill_after_s=after):
-                break  # it was at its end before the moment came
+            _run(_command(arguments, broken), kill_after_s=after)
+            logged = list(read_facts(broken / METRICS))
+            if logged[-1]["event"] == "end":
+                break  # it was there before the moment came
             newest, _ = layout.newest_valid(broken)
-            logged = [f["step"] for f in read_facts(broken / METRICS)]
-            done.append(Kill(after, max(logged, default=0), layout.step_of(newest) if newest else None))
-        _run(_command(arguments, broken))
+            done.append(Kill(after, logged[-1]["step"], layout.step_of(newest) if newest else None))
+        else:
+            _run(_command(arguments, broken))
         differences += compare_runs(whole, broken)
     return ResumeVerdict(steps, tuple(done), tuple(differences))
 
@@ -127,8 +129,8 @@ def _command(arguments: Sequence[str], run: Path) -> list[str]:
     return ["train", *arguments, f"run.dir={run}"]
 
 
-def _run(command: Sequence[str], *, kill_after_s: float | None = None) -> bool:
-    """Run a pellucid process, or kill it so long after its first update; whether it came to its own end."""
+def _run(command: Sequence[str], *, kill_after_s: float | None = None) -> None:
+    """Run a pellucid process to its own end, or kill it so long after its first update."""
     with subprocess.Popen(
         [sys.executable, "-m", "pellucid", *command, "--json"],
         stdin=subprocess.DEVNULL,
@@ -144,9 +146,8 @@ def _run(command: Sequence[str], *, kill_after_s: float | None = None) -> bool:
         except subprocess.TimeoutExpired:
             process.kill()  # SIGKILL: the process cannot prepare for it
             process.communicate()
-            return False
+            return
     if process.returncode:
         raise TrainingError(
             f"pellucid {' '.join(command)} ended by itself with status {process.returncode}:\n{said}"
         )
-    return True

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pellucid import checkpoint, tokenizers
 from pellucid.checkpoint import layout
+from pellucid.checkpoint.store import SMALL_FILES_BYTES
 from pellucid.checkpoint.weights import fill
 from pellucid.config import Tree, from_tree, override, read_toml, to_tree
 from pellucid.data.cache import prepare_cached
@@ -284,7 +285,8 @@ def _session(
         )
 
     size = count_training_state(model)
-    require_space(run.path, size.weights + size.optimizer, purpose="the first checkpoint")
+    needed_bytes = size.weights + size.optimizer + SMALL_FILES_BYTES
+    require_space(run.path, needed_bytes, purpose="the first checkpoint")
     metrics, interrupt, progress = MetricsFile(run.file(METRICS)), Interrupt(), Progress(console)
 
     def save() -> None:

@@ -1,6 +1,6 @@
 """Weights alone: their formats, what does not fit, and that no pickle is ever loaded."""
 
-import copy
+import json
 import os
 import pickle
 from pathlib import Path
@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pellucid.checkpoint import load, load_weights, save_weights
-from pellucid.checkpoint.layout import MANIFEST
 from pellucid.errors import CheckpointError, StorageError
 from pellucid.model import DecoderLM
 from pellucid.runtime.files import sha256_file
@@ -39,7 +38,7 @@ def test_round_trip(
 ) -> None:
     save_weights(model, tmp_path / "w.safetensors", dtype=name)
     stored = load_file(tmp_path / "w.safetensors")
-    assert list(sorted(stored)) == sorted(state(model))
+    assert sorted(stored) == sorted(state(model))
     assert {tensor.dtype for tensor in stored.values()} == {dtype}
     load_weights(other, tmp_path / "w.safetensors")
     for key, parameter in other.named_parameters():
@@ -73,7 +72,7 @@ def test_saving_changes_nothing(model: DecoderLM, tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_a_folder(model: DecoderLM, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="file: a file is in the way of a directory"):
+    with pytest.raises(StorageError, match="file: is in the way"):
         save_weights(model, tmp_path / "file" / "w.safetensors")
 
 
@@ -133,11 +132,10 @@ def test_a_pickle_is_never_loaded(saved: Path, model: DecoderLM, tmp_path: Path)
     """A .pt file in place of the weights, with the hash in the manifest made to fit."""
     struck = tmp_path / "struck"
     torch.save({**state(model), "x": Bomb(struck)}, saved / "model.safetensors")
-    manifest = saved / MANIFEST
-    old, new = "model.safetensors", sha256_file(saved / "model.safetensors")
-    lines = manifest.read_text().splitlines()
-    lines = [f'    "{old}": "{new}",' if f'"{old}"' in line else line for line in lines]
-    manifest.write_text("\n".join(lines))
+    manifest = saved / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["sha256"]["model.safetensors"] = sha256_file(saved / "model.safetensors")
+    manifest.write_text(json.dumps(content))
     before = state(model)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: truncated or not a safetensors file"):
         load(saved)
@@ -145,5 +143,5 @@ def test_a_pickle_is_never_loaded(saved: Path, model: DecoderLM, tmp_path: Path)
         load_weights(model, saved / "model.safetensors")
     assert_unchanged(model, before)
     assert not struck.exists()
-    pickle.loads(pickle.dumps(copy.copy(Bomb(struck))))  # the bomb is a real one
+    pickle.loads(pickle.dumps(Bomb(struck)))  # the bomb is a real one
     assert struck.exists()

@@ -31,7 +31,9 @@ def test_the_newest_run_is_the_default(cli, run_directory):
 
 
 def test_bf16_is_near_and_said(cli, run_directory):
-    exact, rough = (cli("evaluate", run_directory, "--dtype", name, "--json").json for name in ("fp32", "bf16"))
+    exact, rough = (
+        cli("evaluate", run_directory, "--dtype", name, "--json").json for name in ("fp32", "bf16")
+    )
     assert (exact["precision"], rough["precision"]) == ("fp32", "bf16")
     assert rough["loss"] == pytest.approx(exact["loss"], rel=0.01)
     assert rough["loss"] != exact["loss"]

@@ -27,7 +27,8 @@ def test_json_holds_the_text_and_how_it_came_about(cli):
 
 def test_greedy_text_is_reproducible_and_needs_no_seed(cli):
     texts = {
-        cli("generate", "--prompt", "To be", "--preset", "greedy", "--seed", seed, *SHORT).out for seed in (0, 0, 1)
+        cli("generate", "--prompt", "To be", "--preset", "greedy", "--seed", seed, *SHORT).out
+        for seed in (0, 0, 1)
     }
     assert len(texts) == 1
 
@@ -48,7 +49,9 @@ def test_a_setting_given_wins_over_the_preset(cli, setting):
 
 
 def test_a_repetition_penalty_stops_the_stutter(cli):
-    text = cli("generate", "--prompt", "e", "--preset", "greedy", "--repetition-penalty", 1e6, *SHORT, "--json").json
+    text = cli(
+        "generate", "--prompt", "e", "--preset", "greedy", "--repetition-penalty", 1e6, *SHORT, "--json"
+    ).json
     assert len(set(text["text"])) == len(text["text"])
 
 
@@ -62,7 +65,9 @@ def test_each_piped_prompt_has_a_seed_of_its_own(cli):
     outcome = cli("generate", "--preset", "creative", *SHORT, "--json", stdin="To be\nTo be\n")
     first, second = (json.loads(line)["text"] for line in outcome.out.splitlines())
     assert first != second
-    assert first == cli("generate", "--preset", "creative", *SHORT, "--json", "--prompt", "To be").json["text"]
+    assert (
+        first == cli("generate", "--preset", "creative", *SHORT, "--json", "--prompt", "To be").json["text"]
+    )
 
 
 def test_nothing_piped_is_nothing_written(cli):

@@ -1,11 +1,11 @@
 """How the commands end: exit statuses, messages, tracebacks only where asked for."""
 
 import errno
+import io
 import sys
 
 import pytest
 
-from pellucid.cli import main as main_module
 from pellucid.cli.main import app, main
 from pellucid.errors import (
     CheckpointError,
@@ -24,19 +24,19 @@ COMMANDS = [command.name for command in app.registered_commands]
 
 @pytest.fixture
 def failing(monkeypatch):
-    """Let every command end with this exception."""
+    """Let the work of `pellucid plan` end with this exception."""
 
     def set_up(error: BaseException) -> None:
-        def fail(words, prog_name):
+        def fail(*words, **settings):
             raise error
 
-        monkeypatch.setattr(main_module, "app", fail)
+        monkeypatch.setattr("pellucid.cli.plan.run_config", fail)
 
     return set_up
 
 
-def test_the_commands_of_this_version():
-    assert set(COMMANDS) == {"train", "generate", "evaluate", "prepare", "plan", "verify-resume"}
+def test_the_commands_are_there():
+    assert {"train", "generate", "evaluate", "prepare", "plan", "config", "verify-resume"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -46,7 +46,7 @@ def test_every_command_explains_itself_and_takes_json(cli, command):
     assert "--json" in outcome.out
 
 
-@pytest.mark.parametrize("command", ["train", "plan", "verify-resume"])
+@pytest.mark.parametrize("command", ["train", "plan", "config", "verify-resume"])
 def test_commands_that_take_a_preset_list_them(cli, command):
     from pellucid.presets import RUNS
 
@@ -92,13 +92,13 @@ def test_words_that_cannot_be_understood_end_with_2(cli, words, message):
 )  # fmt: skip
 def test_an_error_of_ours_is_one_message_and_its_status(failing, cli, error, status):
     failing(error)
-    outcome = cli("train")
+    outcome = cli("plan", "debug")
     assert (outcome.status, outcome.out, outcome.err) == (status, "", "error: what it says\n")
 
 
 def test_debug_shows_the_traceback_besides(failing, cli):
     failing(DataError("what it says"))
-    outcome = cli("train", "--debug")
+    outcome = cli("plan", "debug", "--debug")
     assert outcome.status == 2
     assert outcome.err.startswith("Traceback (most recent call last)")
     assert outcome.err.endswith("\nerror: what it says\n")
@@ -107,7 +107,7 @@ def test_debug_shows_the_traceback_besides(failing, cli):
 def test_an_error_that_is_not_ours_is_not_hidden(failing):
     failing(ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
-        main(["train"])
+        main(["plan", "debug"])
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,15 @@ def test_an_error_that_is_not_ours_is_not_hidden(failing):
     [
         MemoryError(),
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+        ),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_too_little_memory_is_said_with_what_to_do(failing, cli, error):
     failing(error)
-    outcome = cli("train")
+    outcome = cli("plan", "debug")
     assert outcome.status == 1
     assert outcome.err.startswith("error: out of memory; ")
     assert "train.micro_batch" in outcome.err
@@ -131,18 +133,46 @@ def test_too_little_memory_is_said_with_what_to_do(failing, cli, error):
 def test_another_runtime_error_is_not_taken_for_it(failing):
     failing(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"):
-        main(["train"])
+        main(["plan", "debug"])
 
 
 def test_an_impatient_ctrl_c_says_that_it_stopped(failing, cli):
     failing(KeyboardInterrupt())
-    outcome = cli("train")
+    outcome = cli("plan", "debug")
     assert (outcome.status, outcome.err) == (130, "stopped\n")
 
 
-def test_a_reader_that_has_left_is_not_an_error(failing, cli, monkeypatch):
+@pytest.fixture
+def silenced(capfd):
+    """Run a command; the file descriptors that were made to lead nowhere, and what was shown."""
+
+    def run(*words: str):
+        closed: list[int] = []
+        with pytest.MonkeyPatch.context() as patch:  # capfd itself needs os.dup2 again
+            patch.setattr("os.dup2", lambda source, target: closed.append(target))
+            status = main(words)
+        return status, closed, capfd.readouterr()
+
+    return run
+
+
+def test_a_reader_that_has_left_meanwhile_is_no_error(failing, silenced):
     failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    monkeypatch.setattr(sys, "stdout", sys.stdout)  # it is replaced, so that nothing more is written
-    outcome = cli("train")
-    assert outcome.status == 141
-    sys.stdout.close()
+    assert silenced("plan", "debug") == (128 + 13, [sys.stdout.fileno()], ("", ""))
+
+
+def test_a_reader_that_has_left_at_the_end_is_no_error(silenced, monkeypatch):
+    def flush():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(sys.stdout, "flush", flush)
+    status, closed, _ = silenced("config", "debug")
+    assert (status, closed) == (128 + 13, [sys.stdout.fileno()])
+
+
+def test_text_reaches_a_pipe_of_another_encoding(run_directory, monkeypatch):
+    """As on Windows, where a pipe is not UTF-8: what it lacks is replaced, nothing breaks."""
+    pipe = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(pipe, encoding="ascii"))
+    assert main(["generate", "--prompt", "caf\u00e9", "--max-new-tokens", "4"]) == 0
+    assert pipe.getvalue().startswith(b"caf?")

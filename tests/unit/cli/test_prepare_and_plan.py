@@ -27,7 +27,9 @@ def test_json_gives_the_counts(cli, corpus, workdir):
 def test_several_sources_are_documents_of_one(cli, workdir):
     for name in ("a", "b", "c", "d"):
         (workdir / f"{name}.txt").write_text(f"The text of {name}.\n")
-    (workdir / "more.jsonl").write_text("".join(json.dumps({"story": f"Story {n}."}) + "\n" for n in range(40)))
+    (workdir / "more.jsonl").write_text(
+        "".join(json.dumps({"story": f"Story {n}."}) + "\n" for n in range(40))
+    )
     result = cli("prepare", "a.txt", "b.txt", "c.txt", "d.txt", "more.jsonl", "--text-field", "story", "--out", "out",
                  "--val-fraction", 0.3, "--json").json  # fmt: skip
     assert result["train"]["documents"] + result["val"]["documents"] == 44
@@ -45,7 +47,9 @@ def test_a_plan_is_a_table_of_what_a_run_needs(cli, tiny, workdir):
     outcome = cli("plan", *tiny)
     assert outcome.status == 0
     assert "8,256 (4,144 without embeddings)" in outcome.out
-    assert all(word in outcome.out for word in ("optimizer state", "MiB of the device's", "8 steps, 1,024 tokens"))
+    assert all(
+        word in outcome.out for word in ("optimizer state", "MiB of the device's", "8 steps, 1,024 tokens")
+    )
     assert list(workdir.iterdir()) == []
 
 

@@ -1,8 +1,11 @@
 """`pellucid train`: a run, its JSON, resuming, checking, and the words it refuses."""
 
 import json
+import sys
 
 import pytest
+
+from pellucid.cli.train import FULL_MODE, QUICK_MODE
 
 
 def test_a_run_ends_with_a_sample_and_the_next_command(cli, tiny):
@@ -77,6 +80,23 @@ def test_without_a_preset_and_a_terminal_the_presets_are_named(cli, workdir, wor
     assert list(workdir.iterdir()) == []
 
 
-@pytest.mark.parametrize("more", [["--quick"], ["--check"], ["debug"], ["--init", "x"], ["--config", "x.toml"]])
+@pytest.mark.parametrize(
+    "more", [["--quick"], ["--check"], ["debug"], ["--init", "x"], ["--config", "x.toml"]]
+)
 def test_resume_takes_only_overrides(cli, run_directory, more):
     assert "--resume goes on with a run as it is" in cli("train", "--resume", run_directory, *more).error
+
+
+@pytest.mark.parametrize(("answer", "preset"), [("quick", "quick"), ("full", "sota-125m")])
+def test_on_a_terminal_the_answer_names_the_preset(cli, monkeypatch, answer, preset):
+    """tests/integration/test_terminal.py asks on a real one."""
+    monkeypatch.setattr(
+        "pellucid.cli.train._ask_mode", lambda: {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
+    )
+    planned = []
+    monkeypatch.setattr(
+        "pellucid.train.train", lambda config, **settings: planned.append(config) or sys.exit(0)
+    )
+    assert cli("train", "train.lr=0.5").status == 0
+    (config,) = planned
+    assert (config.run.name, config.train.lr) == (preset, 0.5)

@@ -64,7 +64,12 @@ def test_an_unknown_name_gets_the_nearest_one_and_the_list(build, table):
 
 @pytest.mark.parametrize(
     ("name", "millions", "share"),
-    [("tinystories-22m", 22.5, 0.01), ("sota-16m", 16, 0.02), ("sota-125m", 124, 0.01), ("sota-250m", 250, 0.02)],
+    [
+        ("tinystories-22m", 22.5, 0.01),
+        ("sota-16m", 16, 0.02),
+        ("sota-125m", 124, 0.01),
+        ("sota-250m", 250, 0.02),
+    ],
 )
 def test_a_model_has_the_size_of_its_name(name, millions, share):
     assert parameters(model_preset(name)) == pytest.approx(millions * MILLION, rel=share)

@@ -79,6 +79,19 @@ class TestWriteAtomic:
         assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
         assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o777 & ~umask
 
+    def test_the_file_is_synced_before_the_rename_and_the_folder_after(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        synced: list[tuple[int, bool]] = []
+
+        def record(descriptor: int) -> None:
+            synced.append((os.fstat(descriptor).st_ino, (tmp_path / "file").exists()))
+
+        monkeypatch.setattr(os, "fsync", record)
+        write_atomic(tmp_path / "file", "x")
+        file, folder = (tmp_path / "file").stat().st_ino, tmp_path.stat().st_ino
+        assert synced == [(file, False), (folder, True)][: 1 if os.name == "nt" else 2]
+
     def test_a_full_disk_leaves_the_old_content(self, tmp_path: Path, full_disk: None) -> None:
         file = tmp_path / "file"
         file.write_text("old")

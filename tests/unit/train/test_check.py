@@ -19,7 +19,9 @@ def found(report) -> dict[str, bool]:
     return {finding.what: finding.passed for finding in report.findings}
 
 
-@pytest.mark.parametrize("words", [[], ["model.dropout=0.1"], ["train.label_smoothing=0.5"], ["data.tokenizer=char"]])
+@pytest.mark.parametrize(
+    "words", [[], ["model.dropout=0.1"], ["train.label_smoothing=0.5"], ["data.tokenizer=char"]]
+)
 def test_a_run_that_would_work_passes_and_nothing_is_written(check, workdir, words):
     report = check(*words)
     assert report.passed, report

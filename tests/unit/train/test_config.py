@@ -33,7 +33,7 @@ def debug_with(*words: str) -> RunConfig:
         (["train.scedule.kind=cosine"], r"train\.scedule: there is no such key; did you mean 'schedule'"),
         (["train.schedule.kind=cosin"], r"train\.schedule\.kind: .*'cosin'; did you mean 'cosine'"),
         (["train.schedule.kind=constant", "train.schedule.final_fraction=0"], r"final_fraction: there is no such key"),
-        (["train.schedule.final_fraction=0", "train.schedule.kind=linear"], r"would drop train\.schedule\.final_fraction"),
+        (["train.schedule.final_fraction=0", "train.schedule.kind=linear"], r"would drop train\.schedule\.final"),
         (["run.name=a/b"], r"run\.name: .*pattern.*'a/b'"),
         (["run.name=../x"], r"run\.name: .*pattern"),
     ],

@@ -40,6 +40,8 @@ def test_a_run_by_time_has_no_total(tiny_config):
     assert ("length", "by time") in cost.rows()
 
 
-@pytest.mark.parametrize("name", ["parameters", "vocabulary", "weights", "optimizer state", "memory in all", "FLOPs"])
+@pytest.mark.parametrize(
+    "name", ["parameters", "vocabulary", "weights", "optimizer state", "memory in all", "FLOPs"]
+)
 def test_the_table_has_a_row_for_each(tiny_config, name):
     assert any(row == name and value for row, value in estimate_cost(tiny_config(), CPU).rows())

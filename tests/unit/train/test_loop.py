@@ -136,7 +136,9 @@ def test_evaluations_count_as_time(monkeypatch):
 
 
 def test_the_earlier_of_two_limits_ends_the_run_and_shapes_its_schedule(monkeypatch):
-    world = World(monkeypatch, steps=1000, seconds=10, schedule=LinearConfig(warmup_steps=0, final_fraction=0))
+    world = World(
+        monkeypatch, steps=1000, seconds=10, schedule=LinearConfig(warmup_steps=0, final_fraction=0)
+    )
     assert world.run().reason == "time is up"
     assert world.lrs == pytest.approx([PEAK * (1 - t / 10) for t in range(10)])
 
@@ -196,7 +198,9 @@ def test_an_equal_loss_is_not_a_new_best(monkeypatch):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_validation_loss_that_is_not_finite_ends_the_run_and_saves_nothing(monkeypatch, loss):
-    world = World(monkeypatch, steps=4, eval_every=2, losses=[1.0, loss], requests={("step", 2): Request.SAVE})
+    world = World(
+        monkeypatch, steps=4, eval_every=2, losses=[1.0, loss], requests={("step", 2): Request.SAVE}
+    )
     monkeypatch.setattr(math, "exp", lambda x: x)
     with pytest.raises(TrainingError, match=r"step 4: the validation loss is (nan|inf)"):
         world.run()

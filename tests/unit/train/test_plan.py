@@ -12,10 +12,14 @@ from pellucid.runtime.device import Device
 from pellucid.train.config import RunConfig
 from pellucid.train.plan import make_plan
 
-PLAIN_CPU = Device("cpu", "no GPU found", has_bf16=False, can_compile=False, compile_reason="no C++ compiler found")
+PLAIN_CPU = Device(
+    "cpu", "no GPU found", has_bf16=False, can_compile=False, compile_reason="no C++ compiler found"
+)
 BF16_CPU = replace(PLAIN_CPU, has_bf16=True, can_compile=True, compile_reason="kernels by g++")
 MPS = Device("mps", "Apple GPU", has_bf16=False, can_compile=False, compile_reason="not dependable on MPS")
-NEW_GPU = Device("cuda", "a GPU is here", has_bf16=True, can_compile=True, compile_reason="CUDA kernels by Triton")
+NEW_GPU = Device(
+    "cuda", "a GPU is here", has_bf16=True, can_compile=True, compile_reason="CUDA kernels by Triton"
+)
 OLD_GPU = replace(NEW_GPU, has_bf16=False)
 
 LONG = 1e9
@@ -137,7 +141,9 @@ def test_the_vocabulary_is_the_tokenizers_unless_it_is_named():
 
 
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.vocab_size \(256\) is smaller than the tokenizer's 257 ids"):
+    with pytest.raises(
+        ConfigError, match=r"model\.vocab_size \(256\) is smaller than the tokenizer's 257 ids"
+    ):
         plan(PLAIN_CPU, "model.vocab_size=256")
 
 
@@ -156,9 +162,7 @@ def test_every_choice_has_its_reason():
 @pytest.mark.parametrize("device", [PLAIN_CPU, BF16_CPU, MPS, NEW_GPU, OLD_GPU])
 def test_the_resolved_config_plans_the_same_run_again(device):
     first = plan(device, "train.steps=100_000", flops=LONG)
-    again = make_plan(
-        first.config, device, vocab_size=257, windows_per_epoch=1, training_flops_per_token=1
-    )
+    again = make_plan(first.config, device, vocab_size=257, windows_per_epoch=1, training_flops_per_token=1)
     assert again.config == first.config
     assert again.precision.name == first.precision.name
     assert (again.seq_len, again.micro_batch, again.accumulation, again.steps, again.compiled) == (

@@ -11,34 +11,15 @@ from rich.console import Console
 from pellucid.errors import CheckpointError, ConfigError, DataError, ResumeError
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
-from pellucid.train.facts import Request
-from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import read_facts
 
 
-class PulledPlug(Exception):
-    """Ends a run as nothing inside it expects."""
-
-
-class PullThePlug(Hook):
-    """After an update is logged, and before anything is saved for it."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, facts):
-        if facts.step == self.step:
-            raise PulledPlug
-        return Request.NOTHING
-
-
 @pytest.fixture
-def killed_at(train_tiny, workdir):
-    """A run in runs/… that was cut off after an update."""
+def killed_at(train_tiny, cut_off_after, workdir):
+    """A run that was cut off after an update."""
 
     def run(step: int, *words: str) -> Path:
-        with pytest.raises(PulledPlug):
-            train_tiny("run.dir=killed", *words, hooks=[PullThePlug(step)])
+        cut_off_after(step, lambda hooks: train_tiny("run.dir=killed", *words, hooks=hooks))
         return workdir / "killed"
 
     return run
@@ -127,13 +108,17 @@ def test_what_leaves_it_the_same_run_may_change_and_is_said(train_tiny, word, ch
 # Damage ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "train_state/tensors.safetensors", "train_state/values.json", "config.toml"])
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "train_state/tensors.safetensors", "train_state/values.json", "config.toml"]
+)
 def test_a_damaged_newest_checkpoint_is_named_and_passed_over(train_tiny, workdir, file):
     whole = train_tiny().directory
     shutil.copytree(whole, workdir / "damaged")
     damage(workdir / "damaged/checkpoints/step-00000008", file)
     said = said_by(workdir / "damaged")
-    assert f"passed over: {workdir / 'damaged/checkpoints/step-00000008' / file}: truncated or altered" in said
+    assert (
+        f"passed over: {workdir / 'damaged/checkpoints/step-00000008' / file}: truncated or altered" in said
+    )
     assert "from step 4" in said
     assert compare_runs(whole, workdir / "damaged") == []
 
@@ -145,13 +130,15 @@ def test_a_truncated_checkpoint_is_passed_over_too(train_tiny):
     assert "from step 4" in said_by(run)
 
 
-def test_good_checkpoints_outlive_damaged_later_ones(train_tiny):
+def test_good_checkpoints_outlive_damaged_later_ones(train_tiny, cut_off_after):
     """The run is cut off again before it comes to the damaged step: what it saved meanwhile must be there."""
-    run = train_tiny("train.checkpoint_every=2", "train.keep_checkpoints=1", "train.eval_every=1000").directory
+    run = train_tiny(
+        "train.checkpoint_every=2", "train.keep_checkpoints=1", "train.eval_every=1000"
+    ).directory
     shutil.copytree(run / "checkpoints/step-00000008", run / "checkpoints/step-00000020")
     damage(run / "checkpoints/step-00000020")
-    with pytest.raises(PulledPlug):
-        resume(run, ["train.steps=30"], console=Console(file=io.StringIO()), hooks=[PullThePlug(11)])
+    console = Console(file=io.StringIO())
+    cut_off_after(11, lambda hooks: resume(run, ["train.steps=30"], console=console, hooks=hooks))
     assert "from step 10" in said_by(run)
 
 
@@ -197,7 +184,9 @@ def test_other_text_under_the_same_name_is_refused(train_tiny, workdir, corpus):
     own.write_text(corpus.read_text())
     run = train_tiny(f"data.path={own}").directory
     own.write_text(corpus.read_text().replace("the", "teh"))
-    with pytest.raises(ResumeError, match=r"was trained on data with fingerprint \w{12}, and .*own\.txt now has \w{12}"):
+    with pytest.raises(
+        ResumeError, match=r"trained on data with fingerprint \w{12}, and .*own\.txt now has \w{12}"
+    ):
         resume(run, console=Console(file=io.StringIO()))
 
 

@@ -44,14 +44,6 @@ class At(Hook):
         return self.act() if facts.step == self.step else Request.NOTHING
 
 
-class PulledPlug(Exception):
-    """Ends a run as nothing inside it expects."""
-
-
-def pull_the_plug() -> Request:
-    raise PulledPlug
-
-
 # What a run leaves -----------------------------------------------------------------------------------
 
 
@@ -168,7 +160,9 @@ def test_dropout_changes_training_and_another_seed_changes_dropout(train_tiny):
 
 
 def test_an_epoch_is_every_window_once(train_tiny, tiny_config):
-    result = train_tiny("train.steps=", "train.epochs=0.25", "train.eval_every=1000", "train.checkpoint_every=1000")
+    result = train_tiny(
+        "train.steps=", "train.epochs=0.25", "train.eval_every=1000", "train.checkpoint_every=1000"
+    )
     windows = 18_000 // 16  # 90 % of the characters are for training
     assert result.end.step == math.ceil(0.25 * windows / 8)
 
@@ -233,7 +227,9 @@ def test_too_little_validation_text_is_found_before_training(train_tiny, workdir
 def test_a_full_disk_is_found_before_training(train_tiny, workdir, monkeypatch):
     train_tiny()  # the data is prepared
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 50_000})())
-    with pytest.raises(StorageError, match=r"runs.debug-002: the first checkpoint needs .* MB .* 0\.1 MB free"):
+    with pytest.raises(
+        StorageError, match=r"runs.debug-002: the first checkpoint needs .* MB .* 0\.1 MB free"
+    ):
         train_tiny()
     assert not list(read_facts(workdir / "runs/debug-002/metrics.jsonl"))
 
@@ -245,13 +241,18 @@ def test_init_starts_from_the_best_weights_of_a_run(train_tiny):
     best = checkpoint.load(checkpoint.find_checkpoint(first.directory)[0])
     third = train_tiny("train.lr=1e-30", "train.steps=1", "train.optimizer.weight_decay=0", init=best.path)
     after = checkpoint.load(third.directory / "checkpoints/step-00000001")
-    assert all(torch.equal(a, b) for a, b in zip(best.model.parameters(), after.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(best.model.parameters(), after.model.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["model.d_model=8"], r"--init .*does not fit the model: embedding\.table: .*\[257, 16\].*\[257, 8\]"),
+        (
+            ["model.d_model=8"],
+            r"--init .*does not fit the model: embedding\.table: .*\[257, 16\].*\[257, 8\]",
+        ),
         (["model.num_layers=2"], r"does not fit the model: missing: blocks\.1\."),
         (["data.tokenizer=char"], r"its tokenizer \(<byte .*\) is not the one of the data \(<char "),
     ],
@@ -263,10 +264,11 @@ def test_init_from_weights_that_do_not_fit_leaves_nothing_behind(train_tiny, wor
     assert not (workdir / "new").exists()
 
 
-def test_a_run_from_weights_that_was_killed_before_its_first_save_starts_from_them_again(train_tiny, workdir):
+def test_a_run_from_weights_cut_off_before_its_first_save_starts_from_them_again(
+    train_tiny, cut_off_after, workdir
+):
     first = train_tiny("train.steps=30", "train.lr=1e-2")
     whole = train_tiny(init=first.directory)
-    with pytest.raises(PulledPlug):
-        train_tiny("run.dir=broken", init=first.directory, hooks=[At(2, pull_the_plug)])
+    cut_off_after(2, lambda hooks: train_tiny("run.dir=broken", init=first.directory, hooks=hooks))
     assert losses(resume(workdir / "broken"))[0] == losses(whole)[0]
     assert compare_runs(whole.directory, workdir / "broken") == []

@@ -21,7 +21,9 @@ def test_a_run_without_a_directory_takes_the_next_number(workdir, tiny_config):
     (workdir / "runs/debug-007").mkdir(parents=True)
     (workdir / "runs/debug-old").mkdir()
     (workdir / "runs/other-009").mkdir()
-    names = [RunDirectory.create(tiny_config(word)).path.as_posix() for word in ("run.name=debug", "run.name=new")]
+    names = [
+        RunDirectory.create(tiny_config(word)).path.as_posix() for word in ("run.name=debug", "run.name=new")
+    ]
     assert names == ["runs/debug-008", "runs/new-001"]
     assert RunDirectory.create(tiny_config()).path.as_posix() == "runs/debug-009"
 

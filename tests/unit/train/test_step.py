@@ -32,7 +32,9 @@ def test_the_loss_is_the_weighted_mean_of_the_cross_entropy(make_updater, batch)
     assert loss == pytest.approx(((each * weights).sum() / weights.sum()).item(), rel=1e-6)
 
 
-def test_a_long_gradient_is_scaled_down_to_the_clip_and_its_own_norm_reported(make_updater, batch, weights_of):
+def test_a_long_gradient_is_scaled_down_to_the_clip_and_its_own_norm_reported(
+    make_updater, batch, weights_of
+):
     free, clipped = make_updater(), make_updater(grad_clip=0.01)
     start = weights_of(free.model)
     _, norm = free([batch], LR)
@@ -73,7 +75,9 @@ def test_dropout_depends_on_the_seed_the_step_and_the_micro_batch_alone(make_upd
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_recomputed_activations_give_the_same_update_to_the_bit(make_updater, batch, split, weights_of, dropout):
+def test_recomputed_activations_give_the_same_update_to_the_bit(
+    make_updater, batch, split, weights_of, dropout
+):
     kept, recomputed = (make_updater(dropout=dropout, recompute=r) for r in (False, True))
     assert kept(split(batch, 2), LR) == recomputed(split(batch, 2), LR)
     assert torch.equal(weights_of(kept.model), weights_of(recomputed.model))
@@ -92,11 +96,15 @@ def spoil_a_gradient(model):
 
 
 @pytest.mark.parametrize("spoil", [spoil_the_loss, spoil_a_gradient])
-def test_what_is_not_finite_is_an_error_and_leaves_everything_as_it_was(make_updater, batch, weights_of, spoil):
+def test_what_is_not_finite_is_an_error_and_leaves_everything_as_it_was(
+    make_updater, batch, weights_of, spoil
+):
     updater = make_updater(torch.optim.AdamW)
     spoil(updater.model)
     before = weights_of(updater.model)
-    with pytest.raises(TrainingError, match=r"step 1: the loss is .* and the gradient norm .*Lower train\.lr") as error:
+    with pytest.raises(
+        TrainingError, match=r"step 1: the loss is .* and the gradient norm .*Lower train\.lr"
+    ) as error:
         updater([batch], LR)
     assert error.value.exit_status == 1
     assert torch.equal(weights_of(updater.model), before)

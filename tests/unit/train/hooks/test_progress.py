@@ -92,7 +92,14 @@ def test_between_two_lines_of_a_file_ten_seconds_pass():
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (3600, "1 h 00 min"), (7500, "2 h 05 min")],
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3600, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
 )
 def test_durations_read_as_people_say_them(seconds, words):
     assert duration(seconds) == words

@@ -1,0 +1,48 @@
+"""Processes that can be watched, signalled and killed."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def start(workdir: Path):
+    """Start `python -m pellucid WORDS` in the fresh directory; what is still running at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*words: object, **settings) -> subprocess.Popen[str]:
+        settings = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        } | settings
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pellucid", *map(str, words)], encoding="utf-8", **settings
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()
+
+
+@pytest.fixture
+def wait_until():
+    """Wait for a condition, looking every millisecond."""
+
+    def wait(condition: Callable[[], object], *, seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it never came about"
+            time.sleep(0.001)
+
+    return wait

@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM while a run goes on: it is saved, says how to go on, and goes on as if nothing had been."""
+
+import os
+import signal
+
+import pytest
+
+from pellucid import checkpoint
+from pellucid.cli.main import main
+from pellucid.experiments.verify_resume import compare_runs
+from pellucid.train.hooks.metrics import read_facts
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to another process")
+
+STEPS = 100
+CONSTANT = ("train.schedule.final_fraction=1",)  # a rate that does not know how long the run is
+WATCHED = ("train.eval_every=50", "train.checkpoint_every=1000000")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved_and_goes_on(
+    train_tiny, tiny, start, wait_until, workdir, capsys, number
+):
+    words = (*CONSTANT, *WATCHED, "model.dropout=0.1")
+    process = start("train", *tiny, *words, "train.steps=1000000")
+    log = workdir / "runs/debug-001/metrics.jsonl"
+    wait_until(lambda: (log.exists() and log.read_bytes().count(b"\n") > 20) or process.poll() is not None)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+
+    assert process.returncode == 128 + number
+    assert out == ""
+    assert err.splitlines()[-1] == "saved; go on with: pellucid train --resume runs/debug-001"
+    (saved,) = (log.parent / "checkpoints").iterdir()
+    checkpoint.verify(saved)
+    *_, step, end = read_facts(log)
+    assert (end["event"], end["reason"], end["step"]) == ("end", "interrupted", step["step"])
+    assert saved.name == f"step-{step['step']:08}"
+    assert step["step"] < STEPS, "the signal was heeded at once"
+
+    assert main(["train", "--resume", "runs/debug-001", f"train.steps={STEPS}"]) == 0
+    assert f"from step {step['step']}" in capsys.readouterr().err
+    whole = train_tiny(*words, f"train.steps={STEPS}").directory
+    assert compare_runs(whole, log.parent) == []
