@@ -71,6 +71,7 @@ def test_twenty_kills_over_the_whole_run(workdir, monkeypatch, seed, words, step
     assert len({kill.after_seconds for kill in verdict.kills}) == kills
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot stop a process and look")
 def test_a_kill_in_the_middle_of_a_save_leaves_nothing_half_done(
     train_tiny, tiny, start, wait_until, workdir

@@ -17,7 +17,7 @@ CONSTANT = ("train.schedule.final_fraction=1",)  # a rate that does not know how
 WATCHED = ("train.eval_every=50", "train.checkpoint_every=1000000")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupted_run_is_saved_and_goes_on(
     train_tiny, tiny, start, wait_until, workdir, capsys, number
 ):

@@ -2,6 +2,8 @@
 
 from pellucid.train.config import RunConfig, TrainConfig
 from pellucid.train.plan import Plan, make_plan
-from pellucid.train.run import RunResult, resume, train
+from pellucid.train.resuming import resume
+from pellucid.train.run import train
+from pellucid.train.session import RunResult
 
 __all__ = ["Plan", "RunConfig", "RunResult", "TrainConfig", "make_plan", "resume", "train"]

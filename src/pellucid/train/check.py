@@ -14,8 +14,9 @@ from pellucid.optim import group_by_role
 from pellucid.runtime.console import message_console
 from pellucid.runtime.device import choose_device
 from pellucid.train.config import RunConfig
+from pellucid.train.opening import open_data, plan_run
 from pellucid.train.plan import Plan
-from pellucid.train.run import build_model, make_deterministic, open_data, plan_run
+from pellucid.train.session import build_model, make_deterministic
 from pellucid.train.state import TrainState
 from pellucid.train.step import Updater
 

@@ -16,7 +16,7 @@ from pellucid.model.stats import (
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.config import RunConfig
-from pellucid.train.run import open_data, plan_run
+from pellucid.train.opening import open_data, plan_run
 
 
 @dataclass(frozen=True)

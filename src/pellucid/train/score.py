@@ -13,7 +13,7 @@ from pellucid.errors import CheckpointError, DataError
 from pellucid.evaluate import Perplexity, evaluate_split, evaluate_text
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig
-from pellucid.train.run import open_data
+from pellucid.train.opening import open_data
 
 
 def score_checkpoint(

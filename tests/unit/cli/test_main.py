@@ -142,32 +142,26 @@ def test_an_impatient_ctrl_c_says_that_it_stopped(failing, cli):
     assert (outcome.status, outcome.err) == (130, "stopped\n")
 
 
-@pytest.fixture
-def silenced(capfd):
-    """Run a command; the file descriptors that were made to lead nowhere, and what was shown."""
+class ClosedPipe(io.StringIO):
+    """Standard output whose reader has left."""
 
-    def run(*words: str):
-        closed: list[int] = []
-        with pytest.MonkeyPatch.context() as patch:  # capfd itself needs os.dup2 again
-            patch.setattr("os.dup2", lambda source, target: closed.append(target))
-            status = main(words)
-        return status, closed, capfd.readouterr()
+    def fileno(self) -> int:
+        return 12345
 
-    return run
-
-
-def test_a_reader_that_has_left_meanwhile_is_no_error(failing, silenced):
-    failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
-    assert silenced("plan", "debug") == (128 + 13, [sys.stdout.fileno()], ("", ""))
-
-
-def test_a_reader_that_has_left_at_the_end_is_no_error(silenced, monkeypatch):
-    def flush():
+    def flush(self) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(sys.stdout, "flush", flush)
-    status, closed, _ = silenced("config", "debug")
-    assert (status, closed) == (128 + 13, [sys.stdout.fileno()])
+
+@pytest.mark.parametrize(
+    "words", [["config", "debug", "--json"], ["config", "debug"]], ids=["meanwhile", "at the end"]
+)
+def test_a_reader_that_has_left_is_no_error(words):
+    led_nowhere = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", ClosedPipe())
+        patch.setattr("os.dup2", lambda source, target: led_nowhere.append(target))
+        assert main(words) == 128 + 13
+    assert led_nowhere == [12345]
 
 
 def test_text_reaches_a_pipe_of_another_encoding(run_directory, monkeypatch):

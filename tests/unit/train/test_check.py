@@ -52,7 +52,7 @@ def test_a_model_that_starts_with_opinions_fails(check, monkeypatch):
 
 
 def test_altered_data_is_refused(check, tiny_config, workdir):
-    from pellucid.train.run import open_data
+    from pellucid.train.opening import open_data
 
     cache = f"data.cache_dir={workdir / 'cache'}"
     shards = open_data(tiny_config(cache)).shards.directory

@@ -19,7 +19,8 @@ from pellucid.train import resume
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import read_facts
-from pellucid.train.run import build_model, open_data, plan_run
+from pellucid.train.opening import open_data, plan_run
+from pellucid.train.session import build_model
 
 
 def facts(result, event: str) -> list[dict]:
@@ -91,7 +92,7 @@ def test_the_validation_loss_is_that_of_the_saved_weights_on_the_stated_part(tra
 
 def test_the_newest_and_the_best_checkpoint_stay(train_tiny, monkeypatch):
     scores = iter(Perplexity(loss, math.exp(loss), loss, 1, 1) for loss in (3.0, 1.0, 2.0, 2.5))
-    monkeypatch.setattr("pellucid.train.run.evaluate_split", lambda *_, **__: next(scores))
+    monkeypatch.setattr("pellucid.train.session.evaluate_split", lambda *_, **__: next(scores))
     result = train_tiny("train.checkpoint_every=1", "train.eval_every=2", "train.keep_checkpoints=2")
     assert steps_left(result) == ["step-00000004", "step-00000007", "step-00000008"]
     assert (result.directory / "best").read_text() == "step-00000004\n"

@@ -1,0 +1,83 @@
+"""A config meets its data and its machine: prepared shards, their tokenizer, the order, the plan."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from pellucid import tokenizers
+from pellucid.data.cache import prepare_cached
+from pellucid.data.evaluation import evaluation_batches
+from pellucid.data.order import TrainingOrder
+from pellucid.data.shards import ShardSet, open_shards
+from pellucid.model.stats import count_token_flops, on_meta
+from pellucid.runtime.device import Device
+from pellucid.tokenizers import Tokenizer
+from pellucid.train.config import RunConfig
+from pellucid.train.plan import Plan, make_plan
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """Prepared shards and the tokenizer that reads them."""
+
+    shards: ShardSet
+    tokenizer: Tokenizer
+
+
+def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> OpenedData:
+    """Open `data.path`, preparing raw text into the cache first. Every shard is checked against its SHA-256."""
+    data = config.data
+    directory = prepare_cached(
+        data.path,
+        data.tokenizer,
+        val_fraction=data.val_fraction,
+        text_field=data.text_field,
+        cache_dir=data.cache_dir,
+        num_threads=os.cpu_count() or 1,
+        progress=progress,
+    )
+    shards = open_shards(directory)
+    shards.verify()
+    return OpenedData(shards, tokenizers.load(shards.tokenizer_directory))
+
+
+def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan, TrainingOrder]:
+    """Resolve a config against its data and device. Raises DataError for too little data on either side."""
+    seq_len = config.train.seq_len or config.model.max_seq_len
+    order = TrainingOrder(
+        data.shards.train.shard_tokens,
+        seq_len,
+        seed=config.train.seed,
+        shuffle_shards=config.data.shuffle_shards,
+        tokens_per_epoch=config.data.tokens_per_epoch,
+    )
+    evaluation_batches(data.shards.val, seq_len, batch_windows=1)  # raises where there is nothing to score
+    sized = config.model.model_copy(
+        update={"vocab_size": config.model.vocab_size or data.tokenizer.vocab_size}
+    )
+    plan = make_plan(
+        config,
+        device,
+        vocab_size=data.tokenizer.vocab_size,
+        windows_per_epoch=order.windows_per_epoch,
+        training_flops_per_token=count_token_flops(on_meta(sized), seq_len).training,
+    )
+    return plan, order
+
+
+def preparing_progress(console: Console) -> Callable[[int, int], None]:
+    """A progress callback that says how far preparing has come, at most once a second."""
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 1 or (done == total and total > 10_000_000):
+            last = time.monotonic()
+            console.print(f"preparing data: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+
+    return show
