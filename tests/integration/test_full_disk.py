@@ -66,23 +66,23 @@ def test_a_disk_too_small_for_the_shards_is_refused_before_preparing(small_disk,
     assert [path.name for path in disk.iterdir()] == ["other"]
 
 
-@pytest.mark.parametrize("step", [2, 6], ids=["before the first save", "after it"])
+@pytest.mark.parametrize(
+    ("step", "every"), [(2, 4), (6, 4), (2, 4000)], ids=["first save", "later save", "log"]
+)
 def test_a_disk_that_fills_up_while_training_is_said_and_what_was_saved_is_whole(
-    small_disk, train_tiny, step
+    small_disk, train_tiny, step, every
 ):
     disk = small_disk(20)
     run = disk / "run"
+    words = ("train.steps=4000", "train.eval_every=4000", f"train.checkpoint_every={every}")
     with pytest.raises(StorageError, match=r"no space left on device|a checkpoint needs"):
-        train_tiny(
-            f"run.dir={run}", "train.steps=4000", "train.eval_every=4000", hooks=[FillTheDisk(disk, step)]
-        )
+        train_tiny(f"run.dir={run}", *words, hooks=[FillTheDisk(disk, step)])
     saved = [path for path in (run / "checkpoints").iterdir() if path.name.startswith("step-")]
-    assert len(saved) == (step > 4)
+    assert len(saved) == (step > every)
     for path in saved:
         checkpoint.verify(path)
 
     (disk / "other").unlink()
     assert main(["train", "--resume", str(run), "train.steps=12"]) == 0
-    assert [fact["step"] for fact in read_facts(run / "metrics.jsonl") if fact["event"] == "step"] == list(
-        range(1, 13)
-    )
+    steps = [fact["step"] for fact in read_facts(run / "metrics.jsonl") if fact["event"] == "step"]
+    assert steps == list(range(1, 13))

@@ -4,6 +4,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +18,8 @@ from pellucid.presets import run_preset
 from pellucid.train.hooks.metrics import read_facts
 
 MINUTE = 60
-BITS_PER_BYTE = 2.6
-"""The final validation score is below this; see docs/experiments.md for what it is."""
+BITS_PER_BYTE = 2.5
+"""The validation score at the end is below this: 2.40 when this was written."""
 
 
 # An independent judge --------------------------------------------------------------------------------
@@ -54,7 +56,8 @@ class CharacterModel:
 
     def bits_per_character(self, text: str) -> float:
         total = sum(
-            math.log2(self.probability(text[i], text[max(0, i - self.order + 1) : i])) for i in range(len(text))
+            math.log2(self.probability(text[i], text[max(0, i - self.order + 1) : i]))
+            for i in range(len(text))
         )
         return -total / len(text)
 
@@ -88,7 +91,10 @@ def test_the_judge_prefers_what_it_has_read():
 
 def test_copied_spans_are_found():
     source = "To be, or not to be, that is the question: whether 'tis nobler"
-    assert longest_copied_span("It is that is the question: when", source, at_least=10) == "that is the question: whe"[:-3] + "whe"
+    assert (
+        longest_copied_span("So that is the question: when?", source, at_least=10)
+        == " that is the question: whe"
+    )
     assert longest_copied_span("something else entirely", source, at_least=10) == ""
 
 
@@ -108,11 +114,8 @@ class Texts:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory, request):
+def quick(tmp_path_factory):
     """The quick preset, trained once by the command, on two threads; what it wrote, and how it went."""
-    import subprocess
-    import sys
-
     work = tmp_path_factory.mktemp("quick")
     environment = {**os.environ, "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1))}
 
@@ -126,7 +129,9 @@ def quick(tmp_path_factory, request):
 
     trained = pellucid("train", "quick")
     directory = work / "runs/quick-001"
-    written = pellucid("generate", str(directory), "--prompt", "\n", "--max-new-tokens", "3000", "--json")
+    # The preset that is nearest to the model's own distribution: a lower temperature writes likelier text than people.
+    words = ["--prompt", "\n", "--preset", "creative", "--max-new-tokens", "3000", "--json"]
+    written = pellucid("generate", str(directory), *words)
     return SimpleNamespace(
         said=trained,
         facts=list(read_facts(directory / "metrics.jsonl")),

@@ -149,12 +149,13 @@ class Session:
             f"tokens ({self.order.windows_per_epoch / plan.batch_windows:,.1f} steps an epoch), vocabulary "
             f"{self.model.vocab_size:,} (ln = {math.log(self.model.vocab_size):.2f})",
         )
-        try:
-            with storage_errors(self.run.path), loader:
-                end = loop.run(start, self.clock_start)
-        finally:
-            interrupt.restore()
-            self.metrics.close()
+        with storage_errors(self.run.path):
+            try:
+                with loader:
+                    end = loop.run(start, self.clock_start)
+            finally:
+                interrupt.restore()
+                self.metrics.close()
         stopped_by = interrupt.received if end.reason == "interrupted" else None
         return RunResult(self.run.path, end, self.last_sample, stopped_by)
 
