@@ -1,6 +1,6 @@
 """How long does `--help` take? Medians over fresh processes; the promise is under 0.3 s, without torch.
 
-    python benchmarks/startup.py --json result.json
+python benchmarks/startup.py --json result.json
 """
 
 import argparse
@@ -22,7 +22,9 @@ def seconds(arguments: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
