@@ -78,6 +78,7 @@ def run_pellucid(text_file: Path, seed: int, max_seconds: float, threads: int, s
         f"data.path={text_file}",
         "data.val_fraction=0.1",  # the peer's split, whatever the preset says
         f"data.cache_dir={scratch / 'prepared'}",
+        "train.steps=",  # time alone ends it
         f"train.max_seconds={max_seconds}",
         f"train.seed={seed}",
         f"run.dir={run_dir}",

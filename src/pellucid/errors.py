@@ -7,8 +7,7 @@
     │   ├── DataError        missing, empty, binary, corrupt or too short data
     │   ├── CheckpointError  a missing, truncated, altered or unfitting checkpoint
     │   ├── ResumeError      a run that cannot go on as asked
-    │   ├── StorageError     a full disk, a directory that cannot be written
-    │   └── MissingExtraError  an optional library that is not installed
+    │   └── StorageError     a full disk, a directory that cannot be written
     └── TrainingError        a run that started well and failed: exit status 1
 
 A message says where, what was wanted, what came, and what to do.
@@ -49,10 +48,6 @@ class ResumeError(UserError):
 
 class StorageError(UserError):
     """The disk is full or the directory cannot be written. Raised before anything is lost."""
-
-
-class MissingExtraError(UserError):
-    """An optional library is not installed; the message names the extra that brings it."""
 
 
 class TrainingError(PellucidError):

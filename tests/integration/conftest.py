@@ -1,5 +1,6 @@
 """Processes that can be watched, signalled and killed."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,9 @@ import pytest
 def start(workdir: Path):
     """Start `python -m pellucid WORDS` in the fresh directory; what is still running at the end is killed."""
     started: list[subprocess.Popen[str]] = []
+    # A shell tells its background jobs, and so perhaps this test run, to ignore Ctrl-C, and children inherit that.
+    # They do not inherit a handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(*words: object, **settings) -> subprocess.Popen[str]:
         settings = {

@@ -70,7 +70,7 @@ def test_from_raw_text_to_a_measured_model(pellucid, tiny, corpus):
     prepared = pellucid("prepare", corpus, "--out", "data/plays", "--tokenizer", "char")
     assert (prepared.returncode, prepared.stdout) == (0, "")
     (words,) = (line.split()[4:] for line in prepared.stderr.splitlines() if line.startswith("next: "))
-    assert words == ["data.path=data/plays", "data.tokenizer=char"]
+    assert words == ["data.path=data/plays", "data.tokenizer.kind=char"]
 
     trained = pellucid("train", *tiny, *words, "train.precision=auto", "train.sample_tokens=10", "--json")
     assert trained.returncode == 0, trained.stderr

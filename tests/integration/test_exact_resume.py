@@ -68,7 +68,26 @@ def test_twenty_kills_over_the_whole_run(workdir, monkeypatch, seed, words, step
     verdict = verify_resume(["debug", *words], work=workdir, steps=steps, kills=kills, seed=seed)
     print(*verdict.kills, sep="\n")
     assert verdict.differences == ()
-    assert len({kill.after_seconds for kill in verdict.kills}) == kills
+    assert len(verdict.kills) == kills
+    assert any(kill.saved_step for kill in verdict.kills), "no kill came after a checkpoint"
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_starts_is_the_same_run(tiny, start, train_tiny, workdir, seed):
+    """Killed at moments from the first instant on, most of them before the first update."""
+    whole = train_tiny("train.steps=12").directory
+    draw = random.Random(seed)
+    killed = workdir / "killed"
+    words = [*tiny, "train.steps=12", f"run.dir={killed}"]
+    for _ in range(4):
+        command = ["--resume", str(killed)] if (killed / "config.toml").is_file() else words
+        process = start("train", *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(draw.uniform(0, 3))
+        process.kill()
+        process.wait()
+    command = ["--resume", str(killed)] if (killed / "config.toml").is_file() else words
+    assert main(["train", *command]) == 0
+    assert compare_runs(whole, killed) == []
 
 
 @pytest.mark.slow

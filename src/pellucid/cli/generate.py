@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from pellucid.cli.options import DeviceName, Dtype, Json, Target, print_json
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, TokenizerError
 from pellucid.runtime.console import message_console
 
 PresetName = Literal["greedy", "precise", "balanced", "creative"]
@@ -75,9 +75,9 @@ def generate(
     path, why = checkpoint.find_checkpoint(target)
     chosen = choose_device(device)
     number_format = choose_generation_format(dtype, chosen)
-    loaded = checkpoint.load(path, device=chosen.torch)
+    loaded = checkpoint.load(path, device=chosen.torch, is_verified=True)
     loaded.model.to(DTYPES[number_format])
-    console.print(f"{why}; {chosen.type}, {number_format}", style="dim")
+    console.print(f"{why}; device {chosen.type} ({chosen.reason}), weights in {number_format}", style="dim")
 
     def show(piece: str) -> None:
         sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
@@ -88,7 +88,13 @@ def generate(
         loaded.tokenizer.encode(text)  # what is no text is refused before any of it is shown
         if not json and prompt is not None:
             show(text)
-        result = generate_text(loaded.model, loaded.tokenizer, text, turn, on_text=None if json else show)
+        try:
+            result = generate_text(loaded.model, loaded.tokenizer, text, turn, on_text=None if json else show)
+        except TokenizerError as error:
+            if prompt is not None:
+                raise
+            console.print(str(error), style="yellow")
+            continue
         if result.prompt_tokens_read < result.prompt_tokens:
             console.print(
                 f"\nthe prompt has {result.prompt_tokens} tokens and the context {loaded.model.max_seq_len}: "

@@ -39,7 +39,8 @@ Dtype = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"], typer.Option("--dtype", help="Number format of the computation.")
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output; messages go to standard error.")
+    bool,
+    typer.Option("--json", help="JSON on standard output, an object a line; messages go to standard error."),
 ]
 Target = Annotated[
     Path | None,
@@ -61,6 +62,8 @@ def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: 
         )
     if not names and config_file is None:
         raise ConfigError(f"name a preset or give --config FILE (presets: {', '.join(RUNS)})")
+    if quick and not names:
+        raise ConfigError("--quick takes a preset's small sibling; name the preset")
     tree = to_tree(run_preset(names[0], quick=quick)) if names else {}
     from pellucid.train.config import RunConfig  # with torch, which an unknown preset need not wait for
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -66,5 +67,7 @@ def prepare(
             f"{name}: {side.documents:,} documents, {side.tokens:,} tokens, {side.bytes:,} bytes "
             f"({side.bytes / side.tokens:.2f} bytes a token)"
         )
-    console.print(f"next: pellucid train sota-16m data.path={out} data.tokenizer={tokenizer}", style="bold")
+    words = [f"data.path={out}", f"data.tokenizer.kind={tokenizer}"]
+    words += [f"data.tokenizer.ranks_file={ranks_file}"] if ranks_file else []
+    console.print(f"next: {shlex.join(['pellucid', 'train', 'quick', *words])}", style="bold")
     return 0

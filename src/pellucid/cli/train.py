@@ -73,8 +73,10 @@ def train(
         from pellucid.train import resume as resume_run
 
         return _finish(resume_run(resume, words, device=device, console=console, hooks=_hooks(json)), json)
+    if check and init:
+        raise ConfigError("--check looks at a run's fresh model; --init does not go with it")
     if not any("=" not in word for word in words) and config_file is None:
-        words = [_ask_mode(), *words]
+        words, quick = ([QUICK_MODE, *words], False) if quick else ([_ask_mode(), *words], False)
     config = run_config(words, config_file=config_file, quick=quick)
     if check:
         return _check(config, device, console, json)

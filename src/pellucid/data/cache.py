@@ -55,7 +55,7 @@ def prepare_cached(
     recipe = plan(source, built, val_fraction=val_fraction)
     words = re.sub(r"[^\w.-]+", "-", f"{Path(source.name).stem[:40]}-{built.kind}")
     out = cache_folder(cache_dir) / "prepared" / f"{words}-{recipe.key[:16]}"
-    if is_prepared(out) and not _opens(out):
+    if is_prepared(out) and not _is_whole(out):
         with storage_errors(out), suppress(FileNotFoundError):  # another process may be removing it too
             shutil.rmtree(out)
     prepare(source, built, out, val_fraction=val_fraction, num_threads=num_threads, progress=progress)
@@ -68,9 +68,9 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("pellucid", appauthor=False)
 
 
-def _opens(directory: Path) -> bool:
+def _is_whole(directory: Path) -> bool:
     try:
-        open_shards(directory)
+        open_shards(directory).verify()
     except DataError:
         return False
     return True

@@ -28,7 +28,7 @@ def evaluation_batches(
     """The windows from token 0 of each shard, in order, `batch_windows` a batch.
 
     max_tokens: score only the first so many targets, always the same ones. All batches have the shape
-    [batch_windows, seq_len], so that a compiled model is compiled once: the rest of a shard's last window,
+    [batch_windows, seq_len], whatever is left: the rest of a shard's last window,
     and of the last batch, is padding (id 0) of weight 0.
     Raises DataError when there is nothing to score.
     """

@@ -52,11 +52,9 @@ def choose_precision(wanted: PrecisionName, device: Device) -> Precision:
             return Precision("fp16", device, "this GPU lacks bf16; fp16 with a gradient scaler")
         return Precision("fp32", device, "this CPU lacks native bf16")
     if wanted == "fp16" and device.type != "cuda":
-        raise ConfigError(
-            f"train.precision: fp16 needs a CUDA GPU, and the device is {device.type}; use bf16 or fp32"
-        )
+        raise ConfigError(f"fp16 needs a CUDA GPU, and the device is {device.type}; use bf16 or fp32")
     if wanted == "bf16" and device.type == "mps":
-        raise ConfigError("train.precision: MPS trains in float32 here; use fp32 or auto")
+        raise ConfigError("MPS trains in float32 here; use fp32 or auto")
     return Precision(wanted, device, "as asked")
 
 

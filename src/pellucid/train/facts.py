@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from enum import Flag, auto
 from typing import Any, ClassVar, Literal
@@ -14,7 +15,9 @@ class Facts:
     """Updates done."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {"event": self.event, **asdict(self)}
+        """As JSON values: a number that is not finite, for which JSON has no word, becomes None."""
+        values = {"event": self.event, **asdict(self)}
+        return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from pellucid.data.cache import prepare_cached
 from pellucid.data.evaluation import evaluation_batches
 from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import ShardSet, open_shards
-from pellucid.model.stats import count_token_flops, on_meta
+from pellucid.model import DecoderLM
+from pellucid.model.stats import count_token_flops, count_training_state, estimate_activation_bytes, on_meta
 from pellucid.runtime.device import Device
+from pellucid.runtime.memory import total_bytes
 from pellucid.tokenizers import Tokenizer
 from pellucid.train.config import RunConfig
 from pellucid.train.plan import Plan, make_plan
@@ -65,9 +67,18 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         device,
         vocab_size=data.tokenizer.vocab_size,
         windows_per_epoch=order.windows_per_epoch,
-        training_flops_per_token=count_token_flops(on_meta(sized), seq_len).training,
+        training_flops_per_token=count_token_flops(model := on_meta(sized), seq_len).training,
+        largest_micro_batch=_fitting_windows(model, config, seq_len, device),
     )
     return plan, order
+
+
+def _fitting_windows(model: DecoderLM, config: RunConfig, seq_len: int, device: Device) -> int:
+    """The windows whose activations, beside weights and optimizer, are estimated to take half the memory."""
+    recompute = config.train.activation_checkpointing == "full"
+    window = estimate_activation_bytes(model, 1, seq_len, element_bytes=4, recompute=recompute).hidden
+    room = total_bytes(device.type) // 2 - count_training_state(model).total
+    return max(1, room // window)
 
 
 def preparing_progress(console: Console) -> Callable[[int, int], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from pellucid.config import from_tree, merge, to_tree
 from pellucid.errors import ConfigError
@@ -12,7 +13,7 @@ from pellucid.runtime.precision import Precision, choose_precision
 from pellucid.train.config import RunConfig
 
 _MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
-"""Tokens of a forward pass where no micro-batch is named: enough for full speed, little enough to fit."""
+"""Tokens of a forward pass where no micro-batch is named: enough for full speed. Fewer where memory is short."""
 _WORTH_COMPILING = 3e14
 """Training FLOPs above which building kernels (tens of seconds on a CPU) is repaid."""
 
@@ -44,10 +45,12 @@ def make_plan(
     vocab_size: int,
     windows_per_epoch: int,
     training_flops_per_token: float,
+    largest_micro_batch: int | None = None,
 ) -> Plan:
     """Decide what the config leaves open. Raises ConfigError for what cannot work.
 
-    vocab_size: the tokenizer's; windows_per_epoch: of the training split at the run's window length.
+    vocab_size: the tokenizer's; windows_per_epoch: of the training split at the run's window length;
+    largest_micro_batch: the windows whose activations are estimated to fit the device (None: not known).
     """
     train, model = config.train, config.model
     seq_len = train.seq_len or model.max_seq_len
@@ -57,13 +60,18 @@ def make_plan(
             "leave it out, raise it, or choose another data.tokenizer"
         )
     windows = train.batch_tokens // seq_len
-    micro_batch = train.micro_batch or _largest_divisor(windows, _MICRO_BATCH_TOKENS[device.type] // seq_len)
+    fitting = min(_MICRO_BATCH_TOKENS[device.type] // seq_len, largest_micro_batch or windows)
+    micro_batch = train.micro_batch or _largest_divisor(windows, fitting)
     steps = train.steps
     if train.epochs is not None:
         steps = max(1, math.ceil(train.epochs * windows_per_epoch / windows))
-    precision = choose_precision(train.precision, device)
+    try:
+        precision = choose_precision(train.precision, device)
+    except ConfigError as error:
+        raise ConfigError(f"train.precision: {error}") from None
     compiled, why = _decide_compile(config, device, steps, training_flops_per_token)
     resolved = {
+        "data": {"path": str(Path(path).absolute()) if Path(path := config.data.path).exists() else path},
         "model": {"vocab_size": model.vocab_size or vocab_size},
         "train": {
             "seq_len": seq_len,

@@ -20,8 +20,8 @@ from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import forget_after
 from pellucid.train.opening import open_data, plan_run, preparing_progress
 from pellucid.train.run import initial_weights
-from pellucid.train.rundir import CONFIG, METRICS, SAMPLES, RunDirectory
-from pellucid.train.session import RunResult, Session
+from pellucid.train.rundir import CONFIG, EXACT, METRICS, SAMPLES, RunDirectory, environment
+from pellucid.train.session import RunResult, Session, require_checkpoint_space
 
 
 def resume(
@@ -46,6 +46,13 @@ def resume(
     recorded = run.read_environment()
     if threads := recorded.get("threads"):
         torch.set_num_threads(threads)
+    device = device or recorded.get("device")
+    now = environment(torch.get_num_threads(), choose_device(device).type)
+    known = [key for key in EXACT if key in recorded]
+    for line in differences({key: recorded[key] for key in known}, {key: now[key] for key in known}):
+        console.print(
+            f"not the machine it began on ({line}): it goes on, but not equal to the bit", style="yellow"
+        )
     data = open_data(config, progress=preparing_progress(console))
     expected, found = recorded.get("data"), data.shards.manifest.fingerprint
     if expected not in (None, found):
@@ -70,6 +77,11 @@ def resume(
     forget_after(run.file(METRICS), step)
     forget_after(run.file(SAMPLES), step)
     run.write_config(plan.config)
+    if newest and state:  # a kill between a save and its marks leaves them behind
+        run.mark_latest(step)
+        if (best_step := state[2]["best_step"]) is not None and run.has_checkpoint(best_step):
+            run.mark_best(best_step)
+    require_checkpoint_space(plan, directory)
     return Session.begin(run, plan, order, data, console, weights=weights, state=state).train(hooks)
 
 

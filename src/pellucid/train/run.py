@@ -20,8 +20,8 @@ from pellucid.train.config import RunConfig
 from pellucid.train.hooks import Hook
 from pellucid.train.opening import open_data, plan_run, preparing_progress
 from pellucid.train.plan import Plan
-from pellucid.train.rundir import RunDirectory, environment
-from pellucid.train.session import RunResult, Session
+from pellucid.train.rundir import RUNS, RunDirectory, environment
+from pellucid.train.session import RunResult, Session, require_checkpoint_space
 
 
 def train(
@@ -42,8 +42,10 @@ def train(
     plan, order = plan_run(config, data, choose_device(device))
     init = checkpoint.find_checkpoint(init)[0] if init else None
     weights = initial_weights(init, plan, data.tokenizer) if init else None
+    require_checkpoint_space(plan, Path(config.run.dir) if config.run.dir else RUNS)
     run = RunDirectory.create(config)
-    surroundings = {**environment(torch.get_num_threads()), "data": data.shards.manifest.fingerprint}
+    surroundings = environment(torch.get_num_threads(), plan.device.type)
+    surroundings["data"] = data.shards.manifest.fingerprint
     run.write_environment({**surroundings, "init": str(init.absolute())} if init else surroundings)
     run.write_config(plan.config)
     return Session.begin(run, plan, order, data, console, weights=weights).train(hooks)

@@ -24,6 +24,10 @@ RUNS = Path("runs")
 CONFIG, METRICS, SAMPLES, ENVIRONMENT = "config.toml", "metrics.jsonl", "samples.jsonl", "environment.json"
 
 
+EXACT = ("device", "torch", "numpy", "processor")
+"""The parts of a run's environment that must stay for it to go on equal to the bit; threads are restored."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     path: Path
@@ -75,6 +79,9 @@ class RunDirectory:
     def mark_best(self, step: int) -> None:
         write_atomic(self.path / layout.BEST, layout.step_directory(self.path, step).name + "\n")
 
+    def has_checkpoint(self, step: int) -> bool:
+        return layout.step_directory(self.path, step).is_dir()
+
     def prune(self, keep: int, *, step: int, best_step: int | None) -> None:
         """Remove all checkpoints up to `step`, the newest one, but the last `keep` of them and the best.
 
@@ -86,9 +93,10 @@ class RunDirectory:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def environment(threads: int) -> Tree:
+def environment(threads: int, device: str) -> Tree:
     """What else decides a run's exact numbers: recorded at its start."""
     return {
+        "device": device,
         "pellucid": version("pellucid"),
         "python": sys.version.split()[0],
         "torch": torch.__version__,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pellucid import checkpoint
 from pellucid.config import from_tree
+from pellucid.data.manifest import is_prepared
 from pellucid.data.shards import open_shards
 from pellucid.data.sources import open_source
 from pellucid.errors import CheckpointError, DataError
@@ -34,7 +35,7 @@ def score_checkpoint(
         raise CheckpointError(
             f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})"
         )
-    if data is not None and not (data / "manifest.json").is_file():
+    if data is not None and not is_prepared(data):
         source = open_source(str(data))
         if not source.is_single_text:
             raise DataError(
@@ -57,6 +58,13 @@ def score_checkpoint(
             raise CheckpointError(f"{path}: does not say what it was trained on; name a text with --data")
         opened = open_data(from_tree(RunConfig, loaded.config))
         shards, name = opened.shards, opened.shards.manifest.source.name
+        trained_on = checkpoint.load_train_state(path)[2].get("data")
+        if trained_on not in (None, shards.manifest.fingerprint):
+            raise DataError(
+                f"{opened.shards.directory}: is not what this model was trained on (fingerprint "
+                f"{shards.manifest.fingerprint[:12]}, the run had {trained_on[:12]}); the text has changed since. "
+                "Name what to score with --data"
+            )
     found = shards.manifest.tokenizer
     if found.fingerprint != loaded.tokenizer.fingerprint:
         raise DataError(

@@ -22,11 +22,11 @@ from pellucid.config import to_tree
 from pellucid.data.loader import TrainingLoader
 from pellucid.data.order import TrainingOrder
 from pellucid.evaluate import Perplexity, evaluate_split
-from pellucid.generate.sampling import SamplingConfig
+from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
 from pellucid.losses import LinearCrossEntropy
 from pellucid.model import DecoderLM
-from pellucid.model.stats import count_parameters, count_training_state
+from pellucid.model.stats import count_parameters, count_training_state, on_meta
 from pellucid.optim import group_by_role
 from pellucid.runtime.files import require_space, storage_errors
 from pellucid.train.facts import EndFacts, StartFacts
@@ -50,6 +50,9 @@ class RunResult:
     signal: int | None = None
     """The signal that interrupted the run, if one did."""
 
+
+SAMPLE_PRESET = "creative"
+"""How samples are drawn: nearly from the model's own distribution, so that they show what it has learned."""
 
 CheckpointState = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Any]]
 """What `checkpoint.load_train_state` gives: model tensors, training tensors, training values."""
@@ -85,7 +88,7 @@ class Session:
     ) -> Self:
         """Build the model and its training state: as a checkpoint left them (`state`), or anew.
 
-        `weights` replace fresh initial ones. Raises StorageError when there is no room for a checkpoint.
+        `weights` replace fresh initial ones.
         """
         clock_start = time.perf_counter()
         make_deterministic()
@@ -101,9 +104,6 @@ class Session:
         )
         if state:
             training.restore(state[1], state[2])
-        size = count_training_state(model)
-        needed_bytes = size.weights + size.optimizer + SMALL_FILES_BYTES
-        require_space(run.path, needed_bytes, purpose="the first checkpoint")
         metrics = MetricsFile(run.file(METRICS))
         return cls(run, plan, order, data, console, model, training, metrics, clock_start)
 
@@ -206,11 +206,20 @@ class Session:
     def write_sample(self) -> str:
         """Continue the config's sample prompt, always with the same draws."""
         config = self.plan.config.train
-        sampling = SamplingConfig(temperature=0.8, max_new_tokens=config.sample_tokens, seed=config.seed)
+        sampling = preset(SAMPLE_PRESET).model_copy(
+            update={"max_new_tokens": config.sample_tokens, "seed": config.seed}
+        )
         with self.plan.precision.autocast():
             generation = generate_text(self.model, self.data.tokenizer, config.sample_prompt, sampling)
         self.last_sample = generation.text
         return generation.text
+
+
+def require_checkpoint_space(plan: Plan, path: Path) -> None:
+    """Raise StorageError unless `path`'s disk has room for one checkpoint of the planned run."""
+    size = count_training_state(on_meta(plan.config.model))
+    needed_bytes = size.weights + size.optimizer + SMALL_FILES_BYTES
+    require_space(path, needed_bytes, purpose="the first checkpoint")
 
 
 def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> DecoderLM:

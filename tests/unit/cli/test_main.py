@@ -11,7 +11,6 @@ from pellucid.errors import (
     CheckpointError,
     ConfigError,
     DataError,
-    MissingExtraError,
     PellucidError,
     ResumeError,
     StorageError,
@@ -85,7 +84,7 @@ def test_words_that_cannot_be_understood_end_with_2(cli, words, message):
     ("error", "status"),
     [
         *((kind("what it says"), 2) for kind in (ConfigError, TokenizerError, DataError, CheckpointError, ResumeError,
-                                                 StorageError, MissingExtraError)),
+                                                 StorageError)),
         (TrainingError("what it says"), 1),
         (PellucidError("what it says"), 1),
     ],

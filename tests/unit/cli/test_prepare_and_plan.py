@@ -10,7 +10,7 @@ def test_text_becomes_shards_that_a_run_is_trained_on(cli, tiny, corpus, workdir
     assert (outcome.status, outcome.out) == (0, "")
     assert "train: 1 documents, 18,000 tokens, 18,000 bytes (1.00 bytes a token)" in outcome.err
     next_command = outcome.err.splitlines()[-1]
-    assert "data.path=shards data.tokenizer=char" in next_command
+    assert next_command == "next: pellucid train quick data.path=shards data.tokenizer.kind=char"
     trained = cli("train", *tiny, "data.path=shards", "data.tokenizer=char")
     assert trained.status == 0
     assert "18,000 training tokens" in trained.err

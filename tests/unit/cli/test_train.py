@@ -72,7 +72,7 @@ def test_the_debug_preset_passes_its_check(cli):
     assert cli("train", "debug", "--check").status == 0
 
 
-@pytest.mark.parametrize("words", [[], ["train.steps=5"], ["--quick"]])
+@pytest.mark.parametrize("words", [[], ["train.steps=5"]])
 def test_without_a_preset_and_a_terminal_the_presets_are_named(cli, workdir, words):
     message = cli("train", *words).error
     assert "name a preset, for example: pellucid train quick" in message
@@ -87,16 +87,34 @@ def test_resume_takes_only_overrides(cli, run_directory, more):
     assert "--resume goes on with a run as it is" in cli("train", "--resume", run_directory, *more).error
 
 
+@pytest.fixture
+def planned(monkeypatch):
+    """The configs that would have been trained."""
+    configs = []
+    monkeypatch.setattr(
+        "pellucid.train.train", lambda config, **settings: configs.append(config) or sys.exit(0)
+    )
+    return configs
+
+
 @pytest.mark.parametrize(("answer", "preset"), [("quick", "quick"), ("full", "sota-125m")])
-def test_on_a_terminal_the_answer_names_the_preset(cli, monkeypatch, answer, preset):
+def test_on_a_terminal_the_answer_names_the_preset(cli, planned, monkeypatch, answer, preset):
     """tests/integration/test_terminal.py asks on a real one."""
     monkeypatch.setattr(
         "pellucid.cli.train._ask_mode", lambda: {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
     )
-    planned = []
-    monkeypatch.setattr(
-        "pellucid.train.train", lambda config, **settings: planned.append(config) or sys.exit(0)
-    )
     assert cli("train", "train.lr=0.5").status == 0
-    (config,) = planned
-    assert (config.run.name, config.train.lr) == (preset, 0.5)
+    assert [(config.run.name, config.train.lr) for config in planned] == [(preset, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("words", "preset"),
+    [(["--quick"], "quick"), (["sota-125m", "--quick"], "sota-16m"), (["debug"], "debug")],
+)
+def test_quick_takes_the_small_mode_or_the_presets_small_sibling(cli, planned, words, preset):
+    assert cli("train", *words).status == 0
+    assert [config.run.name for config in planned] == [preset]
+
+
+def test_check_and_init_do_not_go_together(cli, run_directory):
+    assert "--init does not go with it" in cli("train", "debug", "--check", "--init", run_directory).error

@@ -120,7 +120,7 @@ def test_time_spent_waiting_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         assert waiting.waited_s == 0
         waiting.step(0)
         waiting.step(1)
-        assert waiting.waited_s >= 0.1
+        assert waiting.waited_s >= 0.08  # two waits of 0.05 s, which may be a little shorter
 
 
 def test_an_error_in_the_thread_is_raised_by_the_step_it_belongs_to() -> None:

@@ -46,9 +46,9 @@ def test_choice(wanted: PrecisionName, where: Device, name: str, reason: str) ->
 @pytest.mark.parametrize(
     ("wanted", "where", "message"),
     [
-        ("fp16", CPU, "train.precision: fp16 needs a CUDA GPU, and the device is cpu; use bf16 or fp32"),
-        ("fp16", MPS, "train.precision: fp16 needs a CUDA GPU, and the device is mps; use "),
-        ("bf16", MPS, "train.precision: MPS trains in float32 here; use fp32 or auto"),
+        ("fp16", CPU, "fp16 needs a CUDA GPU, and the device is cpu; use bf16 or fp32"),
+        ("fp16", MPS, "fp16 needs a CUDA GPU, and the device is mps; use "),
+        ("bf16", MPS, "MPS trains in float32 here; use fp32 or auto"),
     ],
 )
 def test_what_a_device_cannot_train_in_is_refused(wanted: PrecisionName, where: Device, message: str) -> None:

@@ -57,7 +57,7 @@ def test_precision_is_as_asked(device, wanted):
 
 @pytest.mark.parametrize(("device", "wanted"), [(BF16_CPU, "fp16"), (MPS, "fp16"), (MPS, "bf16")])
 def test_a_precision_that_the_device_lacks_is_refused(device, wanted):
-    with pytest.raises(ConfigError, match=r"^train\.precision: "):
+    with pytest.raises(ConfigError, match=r"^train\.precision: .*(needs a CUDA GPU|trains in float32)"):
         plan(device, f"train.precision={wanted}")
 
 
@@ -130,6 +130,16 @@ def test_epochs_become_steps_rounded_up(epochs, steps):
 
 def test_a_run_by_time_has_no_number_of_steps():
     assert plan(PLAIN_CPU, "train.steps=", "train.max_seconds=5").steps is None
+
+
+def test_a_micro_batch_is_smaller_where_memory_is_short():
+    config = from_tree(RunConfig, override(to_tree(run_preset("debug")), ["train.batch_tokens=6400"]))
+    needs = {"vocab_size": 257, "windows_per_epoch": 1000, "training_flops_per_token": 1e5}
+    sizes = [
+        make_plan(config, PLAIN_CPU, largest_micro_batch=fits, **needs).micro_batch
+        for fits in (None, 24, 3, 1)
+    ]
+    assert sizes == [50, 20, 2, 1]
 
 
 # Vocabulary ------------------------------------------------------------------------------------------

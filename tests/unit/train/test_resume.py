@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from pellucid.errors import CheckpointError, ConfigError, DataError, ResumeError
+from pellucid.evaluate import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
 from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.session import Session
 
 
 @pytest.fixture
@@ -77,6 +80,55 @@ def test_time_goes_on_where_it_was(train_tiny):
     assert longer.end.elapsed_seconds > spent > 0
 
 
+def test_the_number_of_threads_is_that_of_the_first_session(train_tiny):
+    run = train_tiny().directory
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "threads": 2}))
+    said_by(run, "train.steps=9")
+    assert torch.get_num_threads() == 2
+
+
+def test_another_machine_is_said(train_tiny):
+    run = train_tiny().directory
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "torch": "1.13.1"}))
+    said = said_by(run, "train.steps=9")
+    assert f"not the machine it began on (torch: 1.13.1 → {torch.__version__})" in said
+    assert "finished after 9 steps" in said
+
+
+def test_a_run_can_be_resumed_from_another_directory(train_tiny, corpus, workdir, monkeypatch):
+    shutil.copy(corpus, "own.txt")
+    run = train_tiny("data.path=own.txt").directory.absolute()
+    (workdir / "elsewhere").mkdir()
+    monkeypatch.chdir(workdir / "elsewhere")
+    assert "finished after 9 steps" in said_by(run, "train.steps=9")
+
+
+def test_marks_that_a_kill_left_behind_are_set_right(train_tiny):
+    """It comes between the rename of a checkpoint and the writing of `latest` and `best`."""
+    run = train_tiny().directory
+    for name in ("latest", "best"):
+        assert (run / name).read_text() == "step-00000008\n"
+        (run / name).write_text("step-00000004\n")
+    said_by(run)
+    assert (run / "latest").read_text() == (run / "best").read_text() == "step-00000008\n"
+
+
+def test_samples_that_come_again_are_forgotten(train_tiny, cut_off_after, workdir, monkeypatch):
+    """An evaluation that was no best left a sample, and no checkpoint: the run goes through it again."""
+    scores = {2: 1.0}
+    monkeypatch.setattr(
+        Session, "evaluate", lambda self: Perplexity(scores.get(self.state.step, 2.0), 1, 1, 1, 1)
+    )
+    words = ("train.eval_every=2", "train.checkpoint_every=1000", "train.sample_tokens=3", "run.dir=killed")
+    cut_off_after(5, lambda hooks: train_tiny(*words, hooks=hooks))
+    samples = workdir / "killed/samples.jsonl"
+    assert [fact["step"] for fact in read_facts(samples)] == [2, 4]
+    assert "from step 2" in said_by(workdir / "killed")
+    assert [fact["step"] for fact in read_facts(samples)] == [2, 4, 6, 8]
+
+
 # A longer run ----------------------------------------------------------------------------------------
 
 
@@ -89,7 +141,7 @@ def test_more_steps_extend_a_run_and_it_says_what_becomes_of_the_schedule(train_
     logged = [fact for fact in read_facts(result.directory / "metrics.jsonl") if fact["event"] == "step"]
     assert [fact["step"] for fact in logged] == list(range(1, 13))
     assert logged[8]["lr"] > 2 * 3e-4
-    assert "resuming" in said_by(result.directory)  # the new length is remembered
+    assert "\nsteps = 12\n" in (result.directory / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pellucid.data.loader import TrainingLoader
 from pellucid.errors import CheckpointError, DataError, StorageError, TrainingError
 from pellucid.evaluate import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
+from pellucid.model import decoder
 from pellucid.runtime.device import choose_device
 from pellucid.train import resume
 from pellucid.train.facts import Request
@@ -134,6 +135,22 @@ def test_activation_checkpointing_changes_no_bit(train_tiny, dropout):
     assert compare_runs(kept.directory, recomputed.directory) == []
 
 
+@pytest.mark.parametrize(("mode", "recomputes"), [("none", False), ("full", True)])
+def test_activations_are_recomputed_where_that_is_asked_for(train_tiny, monkeypatch, mode, recomputes):
+    calls = []
+    checkpointed = decoder.checkpoint
+    monkeypatch.setattr(decoder, "checkpoint", lambda *a, **k: calls.append(a) or checkpointed(*a, **k))
+    train_tiny(f"train.activation_checkpointing={mode}", "model.num_layers=2")
+    assert len(calls) == (8 * 2 if recomputes else 0)
+
+
+def test_dropout_is_drawn_from_the_runs_seed(train_tiny, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("pellucid.train.step.seed_torch", lambda *purpose: drawn.append(purpose))
+    train_tiny("train.seed=5", "train.steps=2", "train.micro_batch=4")
+    assert drawn == [(5, "dropout", step, micro) for step in (0, 1) for micro in (0, 1)]
+
+
 def test_accumulation_changes_only_rounding(train_tiny):
     whole, parts = train_tiny(), train_tiny("train.micro_batch=1")
     assert facts(parts, "start")[0]["accumulation"] == 8
@@ -228,11 +245,9 @@ def test_too_little_validation_text_is_found_before_training(train_tiny, workdir
 def test_a_full_disk_is_found_before_training(train_tiny, workdir, monkeypatch):
     train_tiny()  # the data is prepared
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 50_000})())
-    with pytest.raises(
-        StorageError, match=r"runs.debug-002: the first checkpoint needs .* MB .* 0\.1 MB free"
-    ):
+    with pytest.raises(StorageError, match=r"runs: the first checkpoint needs .* MB .* 0\.1 MB free"):
         train_tiny()
-    assert not list(read_facts(workdir / "runs/debug-002/metrics.jsonl"))
+    assert [path.name for path in (workdir / "runs").iterdir()] == ["debug-001"]
 
 
 def test_init_starts_from_the_best_weights_of_a_run(train_tiny):

@@ -42,6 +42,15 @@ def test_a_text_is_scored_as_its_split_would_be(score, corpus, workdir):
     assert score(data=tail, max_tokens=50)[1].tokens == 50
 
 
+def test_text_that_has_changed_since_is_not_taken_for_its_own(train_tiny, corpus, workdir):
+    own = workdir / "own.txt"
+    own.write_text(corpus.read_text())
+    path = checkpoint.find_checkpoint(train_tiny(f"data.path={own}").directory)[0]
+    own.write_text(corpus.read_text().upper())
+    with pytest.raises(DataError, match="is not what this model was trained on"):
+        score_checkpoint(path, precision=choose_precision("fp32", choose_device("cpu")))
+
+
 def test_prepared_data_is_scored(score, corpus, workdir):
     prepare(open_source(corpus), tokenizers.build("byte"), workdir / "shards")
     what, numbers = score(data=workdir / "shards")

@@ -9,13 +9,13 @@ def quick() -> RunConfig:
     return RunConfig(
         model=DecoderConfig(d_model=192, num_layers=4, num_heads=6, max_seq_len=256),
         train=TrainConfig(
-            steps=750,
+            steps=600,
             batch_tokens=4096,
             lr=2e-3,
             optimizer=AdamWConfig(beta2=0.98),
             schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
-            eval_every=125,
-            checkpoint_every=125,
+            eval_every=200,
+            checkpoint_every=200,
             sample_tokens=400,
         ),
         run=RunDirectoryConfig(name="quick"),

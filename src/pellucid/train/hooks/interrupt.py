@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -29,6 +30,7 @@ class Interrupt(Hook):
             self.restore()
             raise KeyboardInterrupt
         self.received = number
+        os.write(2, b"\nstopping: saving after this update (once more to leave at once)\n")
 
     def on_step(self, facts: StepFacts) -> Request:
         return Request.NOTHING if self.received is None else Request.SAVE | Request.STOP

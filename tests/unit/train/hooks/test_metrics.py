@@ -38,6 +38,15 @@ def test_every_fact_is_a_line_of_json_in_order(path):
     assert [json.loads(line)["event"] for line in lines] == ["start", "step", "step", "evaluation", "end"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_number_that_json_has_no_word_for_is_left_open(tmp_path, value):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl")
+    metrics.on_step(StepFacts(1, 2.0, 0.1, value, 8, 0.5, 1.0, 1.0, 0.0))
+    metrics.close()
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(line, parse_constant=pytest.fail)["grad_norm"] is None
+
+
 def test_numbers_are_kept_to_the_bit(path):
     (evaluation,) = (fact for fact in read_facts(path) if fact["event"] == "evaluation")
     assert evaluation["val_loss"] == 0.1 + 0.2
