@@ -94,6 +94,7 @@ def test_who_does_not_choose_trains_nothing(start_on, terminal, workdir, leave):
     assert list(workdir.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_generate_takes_turns_until_ctrl_d(start_on, terminal, run_directory):
     loaded = checkpoint.load(checkpoint.find_checkpoint(run_directory)[0])
     greedy = SamplingConfig(temperature=0, max_new_tokens=4)
