@@ -1,7 +1,7 @@
 """A checkpoint is a directory that can be understood without us, verified by hashes, loaded without pickle."""
 
 from pellucid.checkpoint.layout import find_checkpoint, newest_run, newest_valid, verify
-from pellucid.checkpoint.load import Loaded, load, load_config, load_train_state
+from pellucid.checkpoint.load import Loaded, load, load_config, load_train_state, load_train_values
 from pellucid.checkpoint.store import Contents, save
 from pellucid.checkpoint.weights import load_weights, save_weights
 
@@ -12,6 +12,7 @@ __all__ = [
     "load",
     "load_config",
     "load_train_state",
+    "load_train_values",
     "load_weights",
     "newest_run",
     "newest_valid",

@@ -59,15 +59,21 @@ def load(checkpoint: Path, *, device: str | torch.device = "cpu", is_verified: b
     return Loaded(model.to(device).eval(), tokenizer, tree, checkpoint)
 
 
+def load_train_values(checkpoint: Path) -> dict[str, Any]:
+    """The plain training values of a verified checkpoint; empty where it holds weights only."""
+    values = checkpoint / layout.TRAIN_VALUES
+    return json.loads(values.read_text(encoding="utf-8")) if values.is_file() else {}
+
+
 def load_train_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """(model tensors, training tensors, training values) of a verified checkpoint."""
-    values = checkpoint / layout.TRAIN_VALUES
-    if not values.is_file():
+    values = load_train_values(checkpoint)
+    if not values:
         raise CheckpointError(
             f"{checkpoint}: holds weights only; start from it with --init instead of --resume"
         )
     return (
         read_tensors(checkpoint / layout.MODEL),
         read_tensors(checkpoint / layout.TRAIN_TENSORS),
-        json.loads(values.read_text(encoding="utf-8")),
+        values,
     )

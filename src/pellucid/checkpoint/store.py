@@ -72,7 +72,10 @@ def _write(directory: Path, contents: Contents) -> None:
 
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    path.touch()  # so that the file has the mode of any new file; safetensors would make it private
+    mode = path.stat().st_mode
     save_file({name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}, path)
+    path.chmod(mode)
 
 
 def _remove_damaged(checkpoint: Path) -> None:

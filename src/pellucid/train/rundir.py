@@ -72,6 +72,10 @@ class RunDirectory:
             return json.loads(self.file(ENVIRONMENT).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
+        except ValueError as error:
+            raise ResumeError(
+                f"{self.file(ENVIRONMENT)}: altered or truncated: {error}; remove it to go on without its record"
+            ) from None
 
     def mark_latest(self, step: int) -> None:
         write_atomic(self.path / layout.LATEST, layout.step_directory(self.path, step).name + "\n")

@@ -58,7 +58,7 @@ def score_checkpoint(
             raise CheckpointError(f"{path}: does not say what it was trained on; name a text with --data")
         opened = open_data(from_tree(RunConfig, loaded.config))
         shards, name = opened.shards, opened.shards.manifest.source.name
-        trained_on = checkpoint.load_train_state(path)[2].get("data")
+        trained_on = checkpoint.load_train_values(path).get("data")
         if trained_on not in (None, shards.manifest.fingerprint):
             raise DataError(
                 f"{opened.shards.directory}: is not what this model was trained on (fingerprint "
