@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from pellucid.cli.main import main
+from pellucid.data.sources.builtin import BuiltinSource
+from pellucid.model.stats import count_parameters, on_meta
+from pellucid.presets import RUNS, run_preset
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,3 +47,16 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert tuple(namespace["logits"].shape) == (1, 16, 50257)  # type: ignore[attr-defined]
     assert tuple(namespace["longer"].shape) == (1, 116)  # type: ignore[attr-defined]
     assert namespace["result"].end.reason == "finished"  # type: ignore[attr-defined]
+
+
+def test_readme_states_the_presets_true_sizes() -> None:
+    stated = dict(re.findall(r"^\| `([\w-]+)` \| ([\d.]+)M \|", README, re.MULTILINE))
+    assert stated.keys() == RUNS.keys()
+    for name, millions in stated.items():
+        run = run_preset(name)
+        config = run.model
+        if config.vocab_size is None:
+            text = BuiltinSource("shakespeare").documents
+            tokenizer = run.data.tokenizer.build(lambda text=text: (document.text for document in text()))
+            config = config.model_copy(update={"vocab_size": tokenizer.vocab_size})
+        assert f"{count_parameters(on_meta(config)).total / 1e6:.1f}" == millions, name

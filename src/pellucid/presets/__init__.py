@@ -29,7 +29,7 @@ RUNS: dict[str, Preset] = {
         "minutes on a laptop CPU: a byte-level model that writes Shakespeare", "runs.quick:quick", "debug"
     ),
     "shakespeare-char": Preset(
-        "about a minute: the character-level reference task",
+        "a minute or two: the character-level reference task",
         "runs.shakespeare_char:shakespeare_char",
         "debug",
     ),
