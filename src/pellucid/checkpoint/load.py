@@ -67,13 +67,12 @@ def load_train_values(checkpoint: Path) -> dict[str, Any]:
 
 def load_train_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
     """(model tensors, training tensors, training values) of a verified checkpoint."""
-    values = load_train_values(checkpoint)
-    if not values:
+    if not (checkpoint / layout.TRAIN_VALUES).is_file():
         raise CheckpointError(
             f"{checkpoint}: holds weights only; start from it with --init instead of --resume"
         )
     return (
         read_tensors(checkpoint / layout.MODEL),
         read_tensors(checkpoint / layout.TRAIN_TENSORS),
-        values,
+        load_train_values(checkpoint),
     )
