@@ -76,6 +76,16 @@ def from_tree(cls: type[ConfigT], tree: Mapping[str, Any], *, where: str = "") -
         raise ConfigError(describe(error, cls, where=where)) from None
 
 
+def from_union(union: Any, tree: Mapping[str, Any], *, where: str = "") -> Any:
+    """Validate plain mappings into the member of a union that their `kind` names. Raises ConfigError as `from_tree`."""
+    choices, prefix = members(union), f"{where}: " if where else ""
+    kind = tree.get("kind")
+    if kind not in choices:
+        hint = nearest(str(kind), choices) if kind is not None else ""
+        raise ConfigError(f"{prefix}kind: there is no kind {kind!r}{hint} (kinds: {', '.join(choices)})")
+    return from_tree(choices[kind], tree, where=where)
+
+
 # Merging --------------------------------------------------------------------------------------------
 
 

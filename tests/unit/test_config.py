@@ -288,7 +288,7 @@ def test_members_are_the_kinds_of_a_union() -> None:
     assert members(Colour | None) == members(Colour)
     assert members(Brush) == {"": Brush}
     assert members(int | None) == members(tuple[Colour, ...]) == {}
-    assert list(members(NormConfig)) == ["rmsnorm", "layernorm"]
+    assert list(members(NormConfig)) == ["rmsnorm", "layernorm", "none"]
 
 
 def test_key_paths_go_through_every_kind() -> None:

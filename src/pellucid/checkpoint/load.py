@@ -13,9 +13,9 @@ from torch import Tensor
 from pellucid import tokenizers
 from pellucid.checkpoint import layout
 from pellucid.checkpoint.weights import fill, read_tensors
-from pellucid.config import Tree, from_tree, read_toml
+from pellucid.config import Tree, from_union, read_toml
 from pellucid.errors import CheckpointError
-from pellucid.model import DecoderLM, ModelConfig
+from pellucid.model import ModelConfig, Transformer
 from pellucid.tokenizers import Tokenizer
 
 
@@ -23,7 +23,7 @@ from pellucid.tokenizers import Tokenizer
 class Loaded:
     """A model ready to be scored or sampled (in evaluation mode), and its tokenizer."""
 
-    model: DecoderLM
+    model: Transformer
     tokenizer: Tokenizer
     config: Tree
     path: Path
@@ -44,7 +44,7 @@ def load(checkpoint: Path, *, device: str | torch.device = "cpu", is_verified: b
     tree = load_config(checkpoint)
     if "model" not in tree:
         raise CheckpointError(f"{checkpoint / layout.CONFIG}: has no [model] table")
-    config = from_tree(ModelConfig, tree["model"], where=str(checkpoint / layout.CONFIG))
+    config = from_union(ModelConfig, tree["model"], where=str(checkpoint / layout.CONFIG))
     with torch.device("meta"):
         model = config.build()
     model.to_empty(device="cpu")

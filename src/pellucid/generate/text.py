@@ -21,7 +21,7 @@ from pellucid.tokenizers.base import Tokenizer
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished continuation of a prompt. `prompt + text` is the whole text."""
+    """A finished continuation of a prompt: `prompt + text` is the whole text. From an encoder-decoder, an answer."""
 
     prompt: str
     text: str
@@ -65,7 +65,7 @@ def stream_text(
     *,
     cache_dtype: torch.dtype | None = None,
 ) -> Generator[str, None, Generation]:
-    """Yield the continuation in pieces of whole characters; the generator's return value is the Generation.
+    """Yield the continuation (from an encoder-decoder: the answer) in pieces of whole characters; the generator's return value is the Generation.
 
     Text ends at the tokenizer's end-of-text id or after `sampling.max_new_tokens` ids; the pieces joined are
     `Generation.text`. A character whose bytes come as several ids is held back until it is whole; bytes that
@@ -83,7 +83,7 @@ def stream_text(
             f"the tokenizer ({tokenizer.kind}) has {tokenizer.vocab_size} ids and the model only "
             f"{model.vocab_size}; use the tokenizer that the model was trained with"
         )
-    device = model.head_weight().device
+    device = model.device
     prompt_ids = torch.as_tensor(_start(tokenizer, prompt).astype(np.int64), device=device)[None]
     pick = sampling.build(device, vocab_size=tokenizer.vocab_size)
     end_of_text = tokenizer.end_of_text_id

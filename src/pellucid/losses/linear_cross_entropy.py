@@ -14,12 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.model.interface import Head, soft_cap
+
 _CHUNK_BYTES = 64 << 20  # of float32 logits; large enough for full matrix-product speed
 
 
 class LinearCrossEntropy:
-    """Σ weight · (-log softmax(states · tableᵀ)[target]), and Σ weight: (sum, weight), both float32 scalars.
+    """Σ weight · (-log softmax(logits)[target]), and Σ weight: (sum, weight), both float32 scalars.
 
+    logits = states · tableᵀ, cut to the vocabulary and soft-capped where the head says so.
     states [N, D], table [V, D], targets [N], weights [N]. With label smoothing ε the target distribution is
     (1 - ε) on the target and ε / V on every id.  Matrix products run in autocast's format, the softmax and
     all sums in float32. First derivatives only: the gradients are computed with the loss.
@@ -36,12 +39,20 @@ class LinearCrossEntropy:
     def __call__(
         self,
         states: Float[Tensor, "N D"],
-        table: Float[Tensor, "V D"],
+        head: Head,
         targets: Int[Tensor, " N"],
         weights: Float[Tensor, " N"],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         loss = cast(
-            Tensor, _Chunked.apply(states, table, targets, weights, self.label_smoothing, self._softmax)
+            Tensor,
+            _Chunked.apply(
+                states,
+                head.weight,
+                targets,
+                weights,
+                (self.label_smoothing, head.vocab_size, head.softcap),
+                self._softmax,
+            ),
         )
         return loss, weights.sum()
 
@@ -54,7 +65,7 @@ class _Chunked(torch.autograd.Function):
         table: Tensor,
         targets: Tensor,
         weights: Tensor,
-        label_smoothing: float,
+        settings: tuple[float, int, float | None],
         softmax: Callable[..., tuple[Tensor, Tensor]],
     ) -> Tensor:
         kind = states.device.type
@@ -71,7 +82,7 @@ class _Chunked(torch.autograd.Function):
                 part = slice(start, start + chunk)
                 rows = narrow_states[part]
                 chunk_loss, gradient = softmax(
-                    rows @ narrow_table.T, targets[part], weights[part].to(wide), label_smoothing
+                    rows @ narrow_table.T, targets[part], weights[part].to(wide), *settings
                 )
                 loss += chunk_loss
                 if states_gradient is not None:
@@ -95,29 +106,39 @@ class _Chunked(torch.autograd.Function):
 
 
 def _loss_and_logit_gradient(
-    logits: Tensor, targets: Tensor, weights: Tensor, label_smoothing: float
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    label_smoothing: float,
+    vocab_size: int,
+    softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """The weighted loss sum of a chunk, and its gradient with respect to the logits, in the logits' dtype."""
-    log_p = logits.to(weights.dtype).log_softmax(dim=-1)
+    """The weighted loss sum of a chunk, and its gradient with respect to the logits, in the logits' dtype.
+
+    Columns from vocab_size on are padding of the table: they have no probability and no gradient.
+    """
+    rows = logits.shape[1]
+    wide = logits[:, :vocab_size].to(weights.dtype)
+    capped = wide if softcap is None else soft_cap(wide, softcap)
+    log_p = capped.log_softmax(dim=-1)
     loss = -log_p.gather(1, targets[:, None])[:, 0]
     gradient = log_p.exp()
     if label_smoothing:
         loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(dim=-1)
-        gradient = gradient - label_smoothing / logits.shape[1]
-    ids = torch.arange(logits.shape[1], device=logits.device)
+        gradient = gradient - label_smoothing / vocab_size
+    ids = torch.arange(vocab_size, device=logits.device)
     gradient = torch.where(ids == targets[:, None], gradient - (1 - label_smoothing), gradient)
-    return (weights * loss).sum(), (gradient * weights[:, None]).to(logits.dtype)
+    if softcap is not None:
+        gradient = gradient * (1 - (capped / softcap).square())
+    gradient = (gradient * weights[:, None]).to(logits.dtype)
+    return (weights * loss).sum(), F.pad(gradient, (0, rows - vocab_size)) if rows > vocab_size else gradient
 
 
-def token_losses(
-    states: Float[Tensor, "N D"], table: Float[Tensor, "V D"], targets: Int[Tensor, " N"]
-) -> Float[Tensor, " N"]:
+def token_losses(states: Float[Tensor, "N D"], head: Head, targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """-log p of each target, in nats, float32. For scoring: no gradients, one chunk of logits at a time."""
-    chunk = max(1, _CHUNK_BYTES // (4 * table.shape[0]))
+    chunk = max(1, _CHUNK_BYTES // (4 * head.weight.shape[0]))
     parts = [
-        F.cross_entropy(
-            F.linear(states[i : i + chunk], table).float(), targets[i : i + chunk], reduction="none"
-        )
+        F.cross_entropy(head.logits(states[i : i + chunk]).float(), targets[i : i + chunk], reduction="none")
         for i in range(0, states.shape[0], chunk)
     ]
     return torch.cat(parts)

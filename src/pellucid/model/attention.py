@@ -1,29 +1,49 @@
-"""Causal self-attention with any grouping of key/value heads: MHA = GQA = MQA in one class."""
+"""Attention with any grouping of key/value heads, over the sequence itself or over an encoded source."""
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Bool, Float
+import math
+from typing import Self
+
+from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from pellucid.config import Config
 from pellucid.model.cache import KVCache
-from pellucid.model.positions import Position
-from pellucid.model.short_attention import is_faster, short_attention
+from pellucid.model.kernels import AttentionContext, Kernel, attend, attention_weights
+from pellucid.model.norms import NormConfig
 
-Angles = tuple[Float[Tensor, "T E"], Float[Tensor, "T E"]] | None
+KeysValues = tuple[Float[Tensor, "B K S E"], Float[Tensor, "B K S E"]]
 
 
 class Attention(nn.Module):
-    """softmax(q kᵀ / sqrt(E) + mask) v, with each of K key/value heads shared by H / K query heads.
+    """softmax(cap(q kᵀ · scale) + bias + mask) v, with each of K key/value heads shared by H / K query heads.
 
     K = H is multi-head attention, K = 1 multi-query, between them grouped-query. Input and output [B, T, D].
+    Keys and values come from x itself, from `source` [B, S, D] (cross-attention), or as they are (`stored`).
     With a cache, T new positions attend to all S = length + T; without one, S = T.
+
+    query_norm, key_norm: modules over head_dim, applied before rotation (QK-norm, Henry et al. 2020,
+    arXiv:2010.04245). scale: 1 / sqrt(head_dim) where left out. softcap: scores become cap · tanh(score / cap)
+    (Gemma 2, arXiv:2408.00118). dropout: share of attention weights zeroed in training.
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouping: Ainslie et al. 2023, arXiv:2305.13245.
     """
 
     def __init__(
-        self, d_model: int, num_heads: int, num_kv_heads: int, head_dim: int, bias: bool = False
+        self,
+        d_model: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        bias: bool = False,
+        *,
+        query_norm: nn.Module | None = None,
+        key_norm: nn.Module | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        dropout: float = 0.0,
+        kernel: Kernel = "auto",
     ) -> None:
         super().__init__()
         if num_heads % num_kv_heads:
@@ -33,46 +53,115 @@ class Attention(nn.Module):
         self.key = nn.Linear(d_model, num_kv_heads * head_dim, bias=bias)
         self.value = nn.Linear(d_model, num_kv_heads * head_dim, bias=bias)
         self.output = nn.Linear(num_heads * head_dim, d_model, bias=bias)
+        self.query_norm, self.key_norm = query_norm, key_norm
+        self.scale = 1 / math.sqrt(head_dim) if scale is None else scale
+        self.softcap, self.dropout = softcap, dropout
+        self.kernel: Kernel = kernel
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        position: Position,
-        angles: Angles = None,
+        context: AttentionContext,
+        *,
+        source: Float[Tensor, "B S D"] | None = None,
+        stored: KeysValues | None = None,
         cache: KVCache | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "B T D"]:
-        batch, time, _ = x.shape
-        q = self.query(x).view(batch, time, self.num_heads, self.head_dim).transpose(1, 2)  # [B, H, T, E]
-        k = self.key(x).view(batch, time, self.num_kv_heads, self.head_dim).transpose(1, 2)  # [B, K, T, E]
-        v = self.value(x).view(batch, time, self.num_kv_heads, self.head_dim).transpose(1, 2)
-        q, k = position.rotate(q, angles), position.rotate(k, angles)
+        q = self.queries(x, context)
+        k, v = stored or self.keys_and_values(x if source is None else source, context)
         if cache is not None:
-            k, v = cache.append(layer, k, v)  # [B, K, S, E]
-            k, v = k.to(q.dtype), v.to(q.dtype)
-        mixed = causal_attention(q, k, v)  # [B, H, T, E]
-        return self.output(mixed.transpose(1, 2).reshape(batch, time, self.num_heads * self.head_dim))
+            k, v = cache.append(layer, k, v)
+        mixed = attend(
+            q,
+            k.to(q.dtype),
+            v.to(q.dtype),
+            context,
+            scale=self.scale,
+            softcap=self.softcap,
+            dropout=self.dropout if self.training else 0.0,
+            kernel=self.kernel,
+        )  # [B, H, T, E]
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def queries(self, x: Float[Tensor, "B T D"], context: AttentionContext) -> Float[Tensor, "B H T E"]:
+        q = self._heads(self.query(x))
+        return context.rotate(q if self.query_norm is None else self.query_norm(q))
+
+    def keys_and_values(self, x: Float[Tensor, "B S D"], context: AttentionContext) -> KeysValues:
+        """What queries meet: [B, K, S, E] each. For an encoded source they are the same at every step."""
+        k, v = self._heads(self.key(x)), self._heads(self.value(x))
+        return context.rotate(k if self.key_norm is None else self.key_norm(k)), v
+
+    def weights(
+        self,
+        x: Float[Tensor, "B T D"],
+        context: AttentionContext,
+        *,
+        source: Float[Tensor, "B S D"] | None = None,
+    ) -> Float[Tensor, "B H T S"]:
+        """How much each query takes from each key (without dropout): for pictures, computed apart from forward."""
+        k, _ = self.keys_and_values(x if source is None else source, context)
+        return attention_weights(self.queries(x, context), k, context, scale=self.scale, softcap=self.softcap)
+
+    def _heads(self, x: Float[Tensor, "B T HE"]) -> Float[Tensor, "B H T E"]:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
-def causal_attention(
-    q: Float[Tensor, "B H T E"], k: Float[Tensor, "B K S E"], v: Float[Tensor, "B K S E"]
-) -> Float[Tensor, "B H T E"]:
-    """Attention in which query t stands at place S - T + t and sees the places up to its own.
+class AttentionConfig(Config):
+    """How heads attend. Their number and size are the model's own keys."""
 
-    Computed by torch's scaled_dot_product_attention, which picks the kernel of the device, but for the one
-    case where it is slow (see short_attention.py).
-    """
-    if is_faster(q, k):
-        return short_attention(q, k, v)
-    new, total = q.shape[2], k.shape[2]
-    is_grouped = q.shape[1] != k.shape[1]
-    if new == total:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=is_grouped)
-    # One new position sees everything. Several after a cached prefix need the diagonal moved to the
-    # right, which `is_causal` does not do (it aligns the first query with the first key).
-    mask = None if new == 1 else _causal_mask(new, total, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=is_grouped)
+    qk_norm: bool = False
+    """Whether queries and keys are normalised, each over its head, by the model's kind of norm."""
+    window: int | None = Field(default=None, gt=0)
+    """Keys that a query sees in windowed layers, itself included. Left out: all."""
+    window_pattern: str = Field(default="L", pattern="^[LG]+$")
+    """Which layers are windowed, repeated over the depth: L(ocal) ones are, G(lobal) ones see everything."""
+    softcap: float | None = Field(default=None, gt=0)
+    """Bound that attention scores approach smoothly. Left out: none."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of attention weights zeroed in training."""
+    scale: float | None = Field(default=None, gt=0)
+    """Factor of the scores. Left out: 1 / sqrt(head size)."""
+    bias: bool | None = None
+    """Whether attention's linear layers have biases. Left out: as the model's `bias`."""
+    kernel: Kernel = "auto"
+    """How it is computed; the result is the same. auto: the fastest for the device, the mask and the bias."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.window is None and "G" in self.window_pattern:
+            raise ValueError(
+                f"window_pattern ({self.window_pattern!r}) says which layers are windowed, and window is left out; "
+                "give attention.window too"
+            )
+        if self.kernel == "sdpa" and self.softcap is not None:
+            raise ValueError(
+                f"kernel 'sdpa' cannot cap scores (softcap {self.softcap}); use kernel 'auto', 'flex' or 'reference'"
+            )
+        if self.kernel == "flex" and self.dropout:
+            raise ValueError(
+                f"kernel 'flex' has no dropout (dropout {self.dropout}); use kernel 'auto' or set dropout to 0"
+            )
+        return self
 
-def _causal_mask(new: int, total: int, device: torch.device) -> Bool[Tensor, "T S"]:
-    return torch.ones(new, total, dtype=torch.bool, device=device).tril(diagonal=total - new)
+    def window_of(self, layer: int) -> int | None:
+        """The window of a layer; None where it sees everything."""
+        return self.window if self.window_pattern[layer % len(self.window_pattern)] == "L" else None
+
+    def build(
+        self, d_model: int, *, num_heads: int, num_kv_heads: int, head_dim: int, norm: NormConfig, bias: bool
+    ) -> Attention:
+        return Attention(
+            d_model,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            bias=bias if self.bias is None else self.bias,
+            query_norm=norm.build(head_dim) if self.qk_norm else None,
+            key_norm=norm.build(head_dim) if self.qk_norm else None,
+            scale=self.scale,
+            softcap=self.softcap,
+            dropout=self.dropout,
+            kernel=self.kernel,
+        )

@@ -10,17 +10,35 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class CrossCache:
+    """What a decoder needs of an encoded source: keys and values of every layer, computed once.
+
+    keys, values: [layers, B, K, S, E]; documents: [B, S], or None where the source has no padding.
+    """
+
+    keys: Float[Tensor, "L B K S E"]
+    values: Float[Tensor, "L B K S E"]
+    documents: Int[Tensor, "B S"] | None
+
+
 @dataclass(eq=False)
 class KVCache:
     """Keys and values of the positions seen so far, for every layer.
 
     keys, values: [layers, B, K, max_length, E]; the first `length` positions are filled. Memory in bytes:
     2 · layers · B · K · max_length · E · bytes of the dtype.
+
+    positions, documents: [B, max_length], the places of what is cached, once rows differ in them (padded
+    prompts, packed documents); None until then. cross: an encoder-decoder's encoded source.
     """
 
     keys: Float[Tensor, "L B K S E"]
     values: Float[Tensor, "L B K S E"]
     length: int = 0
+    positions: Int[Tensor, "B S"] | None = None
+    documents: Int[Tensor, "B S"] | None = None
+    cross: CrossCache | None = None
 
     @classmethod
     def allocate(
@@ -45,7 +63,10 @@ class KVCache:
 
     @property
     def bytes(self) -> int:
-        return 2 * self.keys.numel() * self.keys.element_size()
+        tensors = [self.keys, self.values]
+        if self.cross is not None:
+            tensors += [self.cross.keys, self.cross.values]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def append(
         self, layer: int, keys: Float[Tensor, "B K T E"], values: Float[Tensor, "B K T E"]
@@ -55,27 +76,41 @@ class KVCache:
         The length itself moves once for all layers, by `advance`. Raises ValueError when the cache is full,
         or when its rows are not those of the input.
         """
-        if keys.shape[0] != self.keys.shape[1]:
-            raise ValueError(
-                f"the cache holds {self.keys.shape[1]} rows and the input has {keys.shape[0]}; "
-                "allocate one for this batch size or reorder its rows"
-            )
+        self._require_room(keys.shape[0], keys.shape[2])
         end = self.length + keys.shape[2]
-        if end > self.max_length:
-            raise ValueError(
-                f"the cache holds {self.max_length} positions and {end} are needed; "
-                "allocate a longer one with new_cache(batch_size, max_length) or crop it"
-            )
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def note_places(self, device: torch.device) -> None:
+        """Keep positions from now on; what is cached already stands at its column."""
+        if self.positions is None:
+            columns = torch.arange(self.max_length, device=device)
+            self.positions = columns.repeat(self.keys.shape[1], 1)
+
+    def place(
+        self, positions: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None
+    ) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"] | None]:
+        """Note the places of the next T positions; return those of all S = length + T.
+
+        Call `note_places` before. What was cached without a document belongs to document 0.
+        """
+        assert self.positions is not None
+        self._require_room(*positions.shape)
+        end = self.length + positions.shape[1]
+        self.positions[:, self.length : end] = positions
+        if documents is not None:
+            if self.documents is None:
+                self.documents = torch.zeros_like(self.positions)
+            self.documents[:, self.length : end] = documents
+        return self.positions[:, :end], None if self.documents is None else self.documents[:, :end]
 
     def advance(self, positions: int) -> None:
         """Count the positions that every layer has now written."""
         self.length += positions
 
     def crop(self, length: int) -> None:
-        """Forget every position from `length` on."""
+        """Forget every position from `length` on. The encoded source, if there is one, stays."""
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} positions to {length}")
         self.length = length
@@ -85,3 +120,25 @@ class KVCache:
         index = torch.as_tensor(rows, device=self.keys.device)
         self.keys = self.keys.index_select(1, index)
         self.values = self.values.index_select(1, index)
+        self.positions = None if self.positions is None else self.positions.index_select(0, index)
+        self.documents = None if self.documents is None else self.documents.index_select(0, index)
+        if self.cross is not None:
+            documents = self.cross.documents
+            self.cross = CrossCache(
+                self.cross.keys.index_select(1, index),
+                self.cross.values.index_select(1, index),
+                None if documents is None else documents.index_select(0, index),
+            )
+
+    def _require_room(self, rows: int, new: int) -> None:
+        if rows != self.keys.shape[1]:
+            raise ValueError(
+                f"the cache holds {self.keys.shape[1]} rows and the input has {rows}; "
+                "allocate one for this batch size or reorder its rows"
+            )
+        end = self.length + new
+        if end > self.max_length:
+            raise ValueError(
+                f"the cache holds {self.max_length} positions and {end} are needed; "
+                "allocate a longer one with new_cache(batch_size, max_length) or crop it"
+            )

@@ -1,6 +1,8 @@
-"""Token ids → vectors, and vectors → logits through the same table or a free one."""
+"""Token ids → vectors."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -9,14 +11,16 @@ from torch.nn import functional as F
 
 
 class TokenEmbedding(nn.Module):
-    """table[ids]: [B, T] → [B, T, D]. As a tied head, the same table gives logits = states · tableᵀ.
+    """table[ids]: [B, T] → [B, T, D], times sqrt(D) where `scaled`. As a tied head, the same table gives logits.
 
-    Source of tying: Press & Wolf 2017, arXiv:1608.05859.
+    Source: Press & Wolf 2017, arXiv:1608.05859 (tying); Vaswani et al. 2017, sec. 3.4 (scaling).
     """
 
-    def __init__(self, vocab_size: int, d_model: int) -> None:
+    def __init__(self, vocab_size: int, d_model: int, *, scaled: bool = False) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(vocab_size, d_model).normal_(std=0.02))
+        self.factor = math.sqrt(d_model) if scaled else None
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        return F.embedding(input_ids, self.table)
+        x = F.embedding(input_ids, self.table)
+        return x if self.factor is None else x * self.factor

@@ -1,12 +1,29 @@
-"""Feed-forward layers: each one file; the union below is the registry."""
+"""Feed-forward layers: each one file (the mixture of experts, a folder); the union below is the registry."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from pellucid.model.feedforward.mlp import MLP, GELUConfig
-from pellucid.model.feedforward.swiglu import SwiGLU, SwiGLUConfig
+from pellucid.model.feedforward.gated import GEGLU, GatedMLP, GEGLUConfig, SwiGLU, SwiGLUConfig
+from pellucid.model.feedforward.mlp import MLP, GELUConfig, ReLU2Config, ReLUConfig
+from pellucid.model.feedforward.moe import MoE, MoEConfig
 
-FeedForwardConfig = Annotated[SwiGLUConfig | GELUConfig, Field(discriminator="kind")]
+FeedForwardConfig = Annotated[
+    SwiGLUConfig | GELUConfig | ReLUConfig | ReLU2Config | GEGLUConfig | MoEConfig,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["MLP", "FeedForwardConfig", "GELUConfig", "SwiGLU", "SwiGLUConfig"]
+__all__ = [
+    "GEGLU",
+    "MLP",
+    "FeedForwardConfig",
+    "GEGLUConfig",
+    "GELUConfig",
+    "GatedMLP",
+    "MoE",
+    "MoEConfig",
+    "ReLU2Config",
+    "ReLUConfig",
+    "SwiGLU",
+    "SwiGLUConfig",
+]

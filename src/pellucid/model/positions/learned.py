@@ -22,7 +22,7 @@ class LearnedPosition(Position):
         super().__init__()
         self.table = nn.Parameter(torch.empty(max_seq_len, d_model).normal_(std=0.02))
 
-    def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, " T"]) -> Float[Tensor, "B T D"]:
+    def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]) -> Float[Tensor, "B T D"]:
         return x + self.table[positions].to(x.dtype)
 
 
@@ -31,6 +31,8 @@ class LearnedPositionConfig(Config):
 
     kind: Literal["learned"] = "learned"
 
-    def build(self, d_model: int, head_dim: int, max_seq_len: int) -> LearnedPosition:
-        del head_dim
+    def build(
+        self, *, d_model: int, num_heads: int, head_dim: int, max_seq_len: int, is_causal: bool
+    ) -> LearnedPosition:
+        del num_heads, head_dim, is_causal
         return LearnedPosition(d_model, max_seq_len)

@@ -6,7 +6,6 @@ torch's fused CPU kernel saves memory, not time, at short lengths: in bf16, forw
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 import torch
@@ -29,29 +28,34 @@ def is_faster(q: Tensor, k: Tensor) -> bool:
 
 
 def short_attention(
-    q: Float[Tensor, "B H T E"], k: Float[Tensor, "B K T E"], v: Float[Tensor, "B K T E"]
+    q: Float[Tensor, "B H T E"],
+    k: Float[Tensor, "B K T E"],
+    v: Float[Tensor, "B K T E"],
+    *,
+    scale: float,
 ) -> Float[Tensor, "B H T E"]:
-    """softmax(q kᵀ / sqrt(E) + causal mask) v; the probabilities [B, H, T, T] are kept for backward in q's dtype."""
+    """softmax(q kᵀ · scale + causal mask) v; the probabilities [B, H, T, T] are kept for backward in q's dtype."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    return cast(Tensor, _ShortAttention.apply(q, k, v))
+    return cast(Tensor, _ShortAttention.apply(q, k, v, scale))
 
 
 class _ShortAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        time, scale = q.shape[2], 1 / math.sqrt(q.shape[3])
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        time = q.shape[2]
         mask = torch.full((time, time), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
         p = F.softmax(torch.add(mask, q @ k.transpose(-1, -2), alpha=scale), dim=-1)
         ctx.save_for_backward(q, k, v, p)
+        ctx.scale = scale
         return p @ v
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (of_output,) = gradients
         q, k, v, p = ctx.saved_tensors
         of_p = of_output @ v.transpose(-1, -2)
         # Through the softmax: dS = P * (dP - rowsum(P * dP)), in one fused pass.
-        of_scores = torch.ops.aten._softmax_backward_data(of_p, p, -1, p.dtype) / math.sqrt(q.shape[3])
-        return of_scores @ k, of_scores.transpose(-1, -2) @ q, p.transpose(-1, -2) @ of_output
+        of_scores = torch.ops.aten._softmax_backward_data(of_p, p, -1, p.dtype) * ctx.scale
+        return of_scores @ k, of_scores.transpose(-1, -2) @ q, p.transpose(-1, -2) @ of_output, None

@@ -1,0 +1,138 @@
+"""What a decoder and an encoder-decoder do alike: head, roles, plain generation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pellucid.model import decoding
+from pellucid.model.block import Block
+from pellucid.model.cache import KVCache
+from pellucid.model.embeddings import TokenEmbedding
+from pellucid.model.interface import Head, LanguageModel, Role, Start
+from pellucid.model.stack import StackConfig
+
+
+class TransformerLM(nn.Module):
+    """A token table, a head, and everything that follows from `hidden`."""
+
+    embedding: TokenEmbedding
+    output: nn.Linear | None
+    """The free head; None where the head is the token table."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        rows = config.padded_vocab_size  # raises where there is no vocabulary yet
+        assert config.vocab_size is not None
+        self.vocab_size, self.max_seq_len = config.vocab_size, config.max_seq_len
+        self._logit_softcap = config.logit_softcap
+        self.embedding = TokenEmbedding(rows, config.d_model, scaled=config.scale_embeddings)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding.table.device
+
+    def head_parameters(self) -> Head:
+        weight = self.embedding.table if self.output is None else self.output.weight
+        return Head(weight, self.vocab_size, self._logit_softcap)
+
+    def head(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        return self.head_parameters().logits(states)
+
+    @property
+    def all_blocks(self) -> list[Block]:
+        """Every block, in the order in which they run."""
+        return [module for module in self.modules() if isinstance(module, Block)]
+
+    def parameter_roles(self) -> dict[str, Role]:
+        """The role of each parameter by its name."""
+        return {name: _role(name, parameter) for name, parameter in self.named_parameters()}
+
+    def start(
+        self,
+        prompt: Int[Tensor, "B T"],
+        max_new_tokens: int,
+        *,
+        documents: Int[Tensor, "B T"] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Start:
+        raise NotImplementedError
+
+    def _require_length(self, length: int, what: str = "positions (cached ones included)") -> None:
+        if length > self.max_seq_len:
+            raise ValueError(
+                f"{length} {what} are more than max_seq_len ({self.max_seq_len}); "
+                "shorten the input or build the model with a larger max_seq_len"
+            )
+
+    def generate(
+        self,
+        prompt: Int[Tensor, "B T"] | Int[Tensor, " T"] | Sequence[Int[Tensor, " T_row"]],
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        stop_id: int | None = None,
+        seed: int = 0,
+    ) -> Int[Tensor, "B T_out"] | Int[Tensor, " T_out"] | list[Int[Tensor, " T_out"]]:
+        """What the decoder has after the prompt, in the prompt's form.
+
+        For a decoder, the prompt's ids followed by up to max_new_tokens new ones; for an encoder-decoder, which
+        reads the prompt with its encoder, the new ones alone. A list of prompts of unequal lengths gives a list.
+        Greedy unless a temperature above 0 is given. A row that has produced `stop_id` goes on with it;
+        decoding ends when every row has. Dropout is off meanwhile. The generate package adds everything else
+        around the same loop.
+        """
+        pick = decoding.picker(temperature, top_k, decoding.generator_for(self.device, seed))
+        documents = None
+        if isinstance(prompt, Tensor):
+            rows = prompt if prompt.dim() == 2 else prompt[None]
+        else:
+            rows, documents = decoding.pad_left(prompt)
+        columns = list(
+            decoding.decode(
+                cast(LanguageModel, self), rows, max_new_tokens, pick, stop_id=stop_id, documents=documents
+            )
+        )
+        new = torch.stack(columns, dim=1) if columns else rows[:, :0]
+        ids = torch.cat((rows, new), dim=1) if self.continues_prompt else new
+        if isinstance(prompt, Tensor):
+            return ids if prompt.dim() == 2 else ids[0]
+        unpadded = [rows.shape[1] - len(row) if self.continues_prompt else 0 for row in prompt]
+        return [row[skip:] for row, skip in zip(ids, unpadded, strict=True)]
+
+    @property
+    def continues_prompt(self) -> bool:
+        """Whether new ids follow the prompt in one sequence, or answer it in another."""
+        raise NotImplementedError
+
+    def new_cache(
+        self, batch_size: int, max_length: int | None = None, *, dtype: torch.dtype | None = None
+    ) -> KVCache:
+        raise NotImplementedError
+
+
+def free_head(config: StackConfig) -> nn.Linear | None:
+    """The head's own matrix, where it is not the token table."""
+    return None if config.tie_embeddings else nn.Linear(config.d_model, config.padded_vocab_size, bias=False)
+
+
+_RESIDUAL_MATRIX = re.compile(r"attention\.output\.weight$|feed_forward\.down(\.weight)?$")
+
+
+def _role(name: str, parameter: nn.Parameter) -> Role:
+    owner, _, leaf = name.rpartition(".")
+    if owner.endswith("embedding"):
+        return "embedding"
+    if owner.endswith("position"):
+        return "position"
+    if owner == "output":
+        return "head"
+    if parameter.dim() == 1:
+        return "gain" if leaf == "gain" else "bias"
+    return "residual_matrix" if _RESIDUAL_MATRIX.search(name) else "matrix"
