@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid.model.attention import Attention, causal_attention
+from pellucid.model.attention import Attention, AttentionConfig
 from pellucid.model.feedforward import MLP, SwiGLU
+from pellucid.model.kernels import AttentionContext, attend
+from pellucid.model.masks import Mask
 from pellucid.model.norms import LayerNorm, RMSNorm
-from pellucid.model.positions import LearnedPosition, Position, RotaryPosition
+from pellucid.model.positions import LearnedPosition, RotaryPosition
+from pellucid.model.stack import attention_context
 
 
 @pytest.fixture(autouse=True)
@@ -77,20 +80,50 @@ def test_gelu_mlp_is_torchs_and_gpt2s_formula() -> None:
     close(ours(x), gelu @ ours.down.weight.numpy().T + ours.down.bias.numpy())
 
 
-def test_multi_head_attention_is_torchs() -> None:
-    ours, x = randomised(Attention(12, num_heads=3, num_kv_heads=3, head_dim=4, bias=True)), draw(2, 7, 12)
+def torchs_attention(ours: Attention) -> nn.MultiheadAttention:
     reference = nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
     projections = ours.query, ours.key, ours.value
     reference.in_proj_weight.copy_(torch.cat([p.weight for p in projections]))
     reference.in_proj_bias.copy_(torch.cat([p.bias for p in projections]))
     reference.out_proj.load_state_dict(ours.output.state_dict())
-    mask = torch.ones(7, 7, dtype=torch.bool).triu(1)  # True: may not be seen
-    close(ours(x, Position()), reference(x, x, x, attn_mask=mask, need_weights=False)[0])
+    return reference
+
+
+def context(mask: Mask, queries: int, keys: int, kernel: str = "auto") -> AttentionContext:
+    config = AttentionConfig(kernel=kernel)
+    return attention_context(config, mask, queries, keys, torch.device("cpu"), training=False)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "reference", "flex"])
+def test_multi_head_attention_is_torchs(kernel: str) -> None:
+    ours, x = randomised(Attention(12, 3, 3, head_dim=4, bias=True, kernel=kernel)), draw(2, 7, 12)
+    unseen = torch.ones(7, 7, dtype=torch.bool).triu(1)  # True: may not be seen
+    expected, weights = torchs_attention(ours)(x, x, x, attn_mask=unseen, average_attn_weights=False)
+    its_context = context(Mask(), 7, 7, kernel)
+    close(ours(x, its_context), expected)
+    close(ours.weights(x, its_context), weights)
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "reference", "flex"])
+def test_cross_attention_over_a_padded_source_is_torchs(kernel: str) -> None:
+    ours = randomised(Attention(12, 3, 3, head_dim=4, bias=True, kernel=kernel))
+    x, source = draw(2, 5, 12), draw(2, 7, 12, seed=1)
+    documents = torch.tensor([[-1, -1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, -1]])
+    expected, weights = torchs_attention(ours)(
+        x, source, source, key_padding_mask=documents < 0, average_attn_weights=False
+    )
+    mask = Mask(is_causal=False, query_documents=documents.new_zeros(2, 5), key_documents=documents)
+    its_context = context(mask, 5, 7, kernel)
+    close(ours(x, its_context, source=source), expected)
+    close(ours.weights(x, its_context, source=source), weights)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
 @pytest.mark.parametrize("new", [1, 3, 6])
-def test_attention_by_its_formula_with_a_prefix(heads: int, kv_heads: int, new: int) -> None:
+@pytest.mark.parametrize("kernel", ["sdpa", "reference", "flex"])
+def test_attention_by_its_formula_after_what_is_cached(
+    heads: int, kv_heads: int, new: int, kernel: str
+) -> None:
     total = 6
     q, k, v = draw(2, heads, new, 4), draw(2, kv_heads, total, 4, seed=1), draw(2, kv_heads, total, 4, seed=2)
     expected = np.zeros((2, heads, new, 4))
@@ -100,7 +133,8 @@ def test_attention_by_its_formula_with_a_prefix(heads: int, kv_heads: int, new: 
         scores = k[batch, shared, :seen].numpy() @ q[batch, head, t].numpy() / math.sqrt(4)
         weights = np.exp(scores) / np.exp(scores).sum()
         expected[batch, head, t] = weights @ v[batch, shared, :seen].numpy()
-    close(causal_attention(q, k, v), expected)
+    its_context = context(Mask(), new, total, kernel)
+    close(attend(q, k, v, its_context, scale=1 / math.sqrt(4), kernel=kernel), expected)
 
 
 def test_rope_turns_pairs_as_complex_numbers() -> None:

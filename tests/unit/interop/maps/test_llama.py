@@ -36,6 +36,7 @@ def ours(**fields) -> DecoderConfig:
         ({"feed_forward": {"kind": "gelu"}}, "feed_forward.kind: must be 'swiglu', not 'gelu'"),
         ({"vocab_size": None}, "vocab_size: a value is needed"),
         ({"d_model": 18, "head_dim": 4}, "d_model: 18 is not a multiple of num_heads (4)"),
+        ({"attention": {"scale": 0.3}}, "attention.scale: must be 1 / sqrt(head size), 0.5, not 0.3"),
     ],
 )
 def test_what_the_family_cannot_express_is_refused_by_name(fields: dict, message: str) -> None:
@@ -50,12 +51,6 @@ def test_every_obstacle_is_named_at_once() -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_the_base_of_rope_is_written_for_both_versions_of_transformers() -> None:
-    theirs = llama.config_to_hf(ours(position={"kind": "rope", "theta": 5e5}))
-    assert theirs["rope_theta"] == 5e5
-    assert theirs["rope_parameters"] == {"rope_type": "default", "rope_theta": 5e5}
-
-
 @pytest.mark.parametrize(
     "fields",
     [
@@ -63,12 +58,18 @@ def test_the_base_of_rope_is_written_for_both_versions_of_transformers() -> None
         {"num_kv_heads": None},
         {"head_dim": 6},
         {"tie_embeddings": False, "bias": True},
+        {"attention": {"bias": True}},
+        {"bias": True, "attention": {"bias": False}},
         {"norm": {"kind": "rmsnorm", "eps": 1e-5}, "position": {"kind": "rope", "theta": 5e5}},
     ],
 )
 def test_config_round_trip(fields: dict) -> None:
     config = ours(**fields, feed_forward={"kind": "swiglu", "d_ff": 40})
     assert llama.config_from_hf(llama.config_to_hf(config)) == config
+
+
+def test_a_scale_that_says_the_usual_is_none_of_its_own() -> None:
+    assert llama.config_to_hf(ours(attention={"scale": 0.5})) == llama.config_to_hf(ours())
 
 
 def test_dropout_is_no_part_of_the_exported_model() -> None:
@@ -88,53 +89,11 @@ def test_what_their_config_leaves_out_has_the_familys_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"rope_theta": 700.0, "rope_scaling": None},
-        {"rope_theta": 700.0, "rope_scaling": {"type": "default"}},
-        {"rope_parameters": {"rope_type": "default", "rope_theta": 700.0}},
-        {"rope_theta": 700.0, "rope_parameters": {"rope_theta": 700.0, "partial_rotary_factor": 1.0}},
-    ],
-    ids=str,
-)
-def test_the_base_of_rope_is_read_in_every_spelling(fields: dict) -> None:
-    assert (
-        llama.config_from_hf(THEIRS | fields).position
-        == ours(position={"kind": "rope", "theta": 700.0}).position
-    )
-
-
-@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"model_type": "mistral"}, "model_type: 'mistral' cannot be read here, only 'llama'"),
         ({"hidden_act": "gelu"}, "hidden_act: 'gelu' cannot be read here, only 'silu'"),
-        ({"mlp_bias": True}, "mlp_bias: True cannot be read here, only False, the value of attention_bias"),
-        (
-            {"attention_bias": True},
-            "mlp_bias: False cannot be read here, only True, the value of attention_bias",
-        ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5 cannot be read here, only 1"),
-        (
-            {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
-            "rope_scaling: rope_type 'llama3' cannot be read here, only 'default'",
-        ),
-        (
-            {"rope_scaling": {"type": "linear", "factor": 2.0}},
-            "rope_scaling: rope_type 'linear' cannot be read here, only 'default'",
-        ),
-        (
-            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
-            "rope_parameters: rope_type 'yarn' cannot be read here, only 'default'",
-        ),
-        (
-            {"rope_parameters": {"partial_rotary_factor": 0.25}},
-            "rope_parameters: a partial_rotary_factor other than 1 cannot be read here",
-        ),
-        (
-            {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}},
-            "rope_theta: two values that differ: [10000.0, 500000.0]; keep one of them",
-        ),
         ({"hidden_size": None}, "hidden_size: a whole number above 0 is needed, not None"),
         (
             {"num_attention_heads": "four"},
@@ -170,11 +129,10 @@ def test_weights_round_trip_renames_and_copies_nothing(fields: dict) -> None:
     assert not set(theirs) & set(weights)
 
 
-def test_every_row_of_the_name_table_is_used_and_unique() -> None:
+def test_every_row_of_the_name_table_is_used() -> None:
     full = ours(bias=True, tie_embeddings=False, num_layers=1)
     names = {name.replace("blocks.0.", "blocks.{layer}.") for name in DecoderLM(full).state_dict()}
-    assert set(llama.NAMES) == names
-    assert len(set(llama.NAMES.values())) == len(llama.NAMES)
+    assert set(llama.TABLE.names) == names
 
 
 def test_tensors_that_do_not_fit_are_listed() -> None:
