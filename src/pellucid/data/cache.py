@@ -13,8 +13,8 @@ import platformdirs
 
 from pellucid.data.manifest import is_prepared
 from pellucid.data.prepare import Progress, plan, prepare
-from pellucid.data.shards import ShardSet, open_shards
-from pellucid.data.sources import open_source
+from pellucid.data.shards import ShardSet, open_shards, require_pairs
+from pellucid.data.sources import PairFields, open_source, texts
 from pellucid.errors import ConfigError, DataError
 from pellucid.runtime.files import storage_errors
 from pellucid.tokenizers import TokenizerConfig, load
@@ -28,6 +28,7 @@ def prepare_cached(
     *,
     val_fraction: float = 0.1,
     text_field: str = "text",
+    pair_fields: PairFields | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     num_threads: int = 1,
     progress: Progress | None = None,
@@ -38,20 +39,25 @@ def prepare_cached(
     config would make (None: whatever it holds). Anything else is a source (see `open_source`), and is
     prepared into the cache unless the cache has it: the entry is found by the hashes of the source's files,
     the tokenizer's fingerprint, the split and the format version. A damaged entry is made again.
+    pair_fields: what paired data is wanted from, see `open_source`; None: single texts, or whatever a
+    prepared directory holds.
 
     The cache is `cache_dir`, else $PELLUCID_CACHE_DIR, else the user cache directory of the platform.
-    Raises DataError for input that cannot be used or a prepared directory made with another tokenizer.
+    Raises DataError for input that cannot be used, for a prepared directory made with another tokenizer, and
+    for one without pairs where they are wanted.
     """
     directory = Path(path).expanduser()
     if is_prepared(directory):
         shards = open_shards(directory)
         if tokenizer is not None:
             _require_tokenizer(shards, tokenizer)
+        if pair_fields is not None:
+            require_pairs(shards.train, str(directory))
         return directory
     if tokenizer is None:
         raise ConfigError(f"data.tokenizer: {path} is raw text, and a tokenizer is needed to prepare it")
-    source = open_source(path, text_field=text_field)
-    built = tokenizer.build(lambda: (document.text for document in source.documents()))
+    source = open_source(path, text_field=text_field, pair_fields=pair_fields)
+    built = tokenizer.build(lambda: texts(source))
     recipe = plan(source, built, val_fraction=val_fraction)
     words = re.sub(r"[^\w.-]+", "-", f"{Path(source.name).stem[:40]}-{built.kind}")
     out = cache_folder(cache_dir) / "prepared" / f"{words}-{recipe.key[:16]}"

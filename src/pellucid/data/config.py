@@ -7,6 +7,8 @@ from typing import Annotated
 from pydantic import Field
 
 from pellucid.config import Config
+from pellucid.data.objectives import CausalConfig, ObjectiveConfig, PairedConfig
+from pellucid.data.sources import PairFields
 from pellucid.tokenizers import ByteConfig, TokenizerConfig
 
 
@@ -19,6 +21,8 @@ class DataConfig(Config):
     """
     tokenizer: TokenizerConfig = ByteConfig()
     """What turns text into ids. A prepared directory must have been made with the same one."""
+    objective: ObjectiveConfig = CausalConfig()
+    """What is learned from it: how windows of ids become inputs and targets."""
     text_field: str = "text"
     """The field that holds the text of a .jsonl line."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -29,3 +33,8 @@ class DataConfig(Config):
     """End an epoch after so many tokens; each epoch starts with other shards. All of them by default."""
     cache_dir: str | None = None
     """Where raw text is prepared; by default $PELLUCID_CACHE_DIR, or the user cache directory."""
+
+    @property
+    def pair_fields(self) -> PairFields | None:
+        """The fields of a pair where the objective wants pairs."""
+        return self.objective.fields if isinstance(self.objective, PairedConfig) else None

@@ -6,7 +6,7 @@ whole split. A target at place t of its window is predicted from the t + 1 token
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from pellucid.data.batch import Batch, Origin
 from pellucid.data.order import Window
 from pellucid.data.shards import Split
 from pellucid.errors import ConfigError, DataError
+
+PADDING = Window(-1, 0, -1, -1)
+"""The window of a row that fills up a batch."""
 
 
 def scored_tokens(split: Split, max_tokens: int | None = None) -> int:
@@ -32,27 +35,54 @@ def evaluation_batches(
     and of the last batch, is padding (id 0) of weight 0.
     Raises DataError when there is nothing to score.
     """
+    require_scorable(split, seq_len, batch_windows, max_tokens)
+    return _batches(split, seq_len, batch_windows, scored_tokens(split, max_tokens))
+
+
+def require_scorable(split: Split, seq_len: int, batch_windows: int, max_tokens: int | None) -> None:
+    """Raise ConfigError for a size below 1, and DataError when no shard has two tokens."""
     if seq_len < 1 or batch_windows < 1 or (max_tokens is not None and max_tokens < 1):
         raise ConfigError(
             "wanted seq_len, batch_windows and max_tokens of at least 1, "
             f"not {seq_len}, {batch_windows} and {max_tokens}"
         )
-    remaining = scored_tokens(split, max_tokens)
-    if remaining == 0:
+    if scored_tokens(split) == 0:
         raise DataError(
             f"{split.name}: {split.tokens} token(s) in this split, and scoring needs two in a row"
         )
-    return _batches(split, seq_len, batch_windows, remaining)
+
+
+def reading_windows(split: Split, seq_len: int) -> Iterator[Window]:
+    """The windows from token 0 of each shard, in order; the last of a shard has the two tokens or more left."""
+    places = (
+        (shard, start)
+        for shard, count in enumerate(split.shard_tokens)
+        for start in range(0, count - 1, seq_len)
+    )
+    for number, (shard, start) in enumerate(places):
+        yield Window(number, 0, shard, start)
+
+
+def first_targets(batches: Iterable[Batch], max_tokens: int | None) -> Iterator[Batch]:
+    """The batches up to the one with target `max_tokens`, those after it without weight. None: all of them."""
+    for batch in batches:
+        if max_tokens is not None:
+            scored = np.flatnonzero(batch.weights)
+            batch.weights.reshape(-1)[scored[max_tokens:]] = 0
+            max_tokens -= len(scored)
+        yield batch
+        if max_tokens is not None and max_tokens <= 0:
+            return
 
 
 def _batches(split: Split, seq_len: int, batch_windows: int, remaining: int) -> Iterator[Batch]:
     batch, row = _padding(seq_len, batch_windows), 0
-    for number, (shard, start) in enumerate(_windows(split, seq_len)):
-        tokens = split.shards[shard][start : start + min(seq_len, remaining) + 1]
+    for window in reading_windows(split, seq_len):
+        tokens = split.shards[window.shard][window.start : window.start + min(seq_len, remaining) + 1]
         count = len(tokens) - 1
         batch.inputs[row, :count], batch.targets[row, :count] = tokens[:-1], tokens[1:]
         batch.weights[row, :count] = 1
-        _set_origin(batch.origin, row, Window(number, 0, shard, start))
+        _set_origin(batch.origin, row, window)
         row, remaining = row + 1, remaining - count
         if row == batch_windows or remaining == 0:
             yield batch
@@ -61,15 +91,9 @@ def _batches(split: Split, seq_len: int, batch_windows: int, remaining: int) -> 
             return
 
 
-def _windows(split: Split, seq_len: int) -> Iterator[tuple[int, int]]:
-    for shard, count in enumerate(split.shard_tokens):
-        for start in range(0, count - 1, seq_len):
-            yield shard, start
-
-
 def _padding(seq_len: int, batch_windows: int) -> Batch:
     shape = (batch_windows, seq_len)
-    origin = Origin.of([Window(-1, 0, -1, -1)] * batch_windows)
+    origin = Origin.of([PADDING] * batch_windows)
     return Batch(np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.float32), origin)
 
 

@@ -3,44 +3,77 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
+from typing import Any
 
 import torch
 from jaxtyping import Float32, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.data.batch import Batch, Origin, gather
+from pellucid.data.batch import Batch, Origin
+from pellucid.data.objectives import Causal, Objective
 from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import Split
 from pellucid.errors import ConfigError
 
+_MODEL_INPUTS = {
+    "inputs": "input_ids",
+    "positions": "positions",
+    "documents": "documents",
+    "prefix_lengths": "prefix_lengths",
+    "encoder_inputs": "encoder_ids",
+    "encoder_documents": "encoder_documents",
+}
+"""A batch's fields by the keywords of `model.hidden`."""
+_TENSORS = (*_MODEL_INPUTS, "targets", "weights")
+
 
 @dataclass(frozen=True, eq=False)
 class TensorBatch:
-    """A `Batch` as tensors. Shapes: B windows · T tokens a window."""
+    """A `Batch` as tensors. Shapes: B windows · T ids of the (target) sequence · S ids of an encoder's source."""
 
     inputs: Int64[Tensor, "B T"]
     targets: Int64[Tensor, "B T"]
     weights: Float32[Tensor, "B T"]
     origin: Origin
+    positions: Int64[Tensor, "B T"] | None = None
+    documents: Int64[Tensor, "B T"] | None = None
+    prefix_lengths: Int64[Tensor, " B"] | None = None
+    encoder_inputs: Int64[Tensor, "B S"] | None = None
+    encoder_documents: Int64[Tensor, "B S"] | None = None
 
     @classmethod
     def of(cls, batch: Batch, *, pinned: bool = False) -> TensorBatch:
         """Tensors in main memory; they share the arrays' memory unless pinned for a copy to a CUDA device."""
-        arrays = [torch.from_numpy(array) for array in (batch.inputs, batch.targets, batch.weights)]
-        tensors = [tensor.pin_memory() for tensor in arrays] if pinned else arrays
-        return cls(*tensors, origin=batch.origin)
+
+        def tensor(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).pin_memory() if pinned else torch.from_numpy(array)
+
+        arrays: dict[str, NDArray[Any] | None] = {name: getattr(batch, name) for name in _TENSORS}
+        tensors: dict[str, Any] = {n: None if a is None else tensor(a) for n, a in arrays.items()}
+        return cls(**tensors, origin=batch.origin)
 
     def to(self, device: torch.device) -> TensorBatch:
         """The batch on the device. From pinned memory the copy does not hold up the caller."""
-        tensors = [
-            tensor.to(device, non_blocking=tensor.is_pinned() if device.type == "cuda" else False)
-            for tensor in (self.inputs, self.targets, self.weights)
-        ]
-        return TensorBatch(*tensors, origin=self.origin)
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=tensor.is_pinned() if device.type == "cuda" else False)
+
+        return replace(self, **{name: moved(tensor) for name, tensor in self._tensors(_TENSORS)})
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        """The keyword arguments of `model.hidden` that this batch has a value for; `input_ids` always."""
+        return {_MODEL_INPUTS[name]: tensor for name, tensor in self._tensors(_MODEL_INPUTS)}
+
+    def _tensors(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        for name in names:
+            if (tensor := getattr(self, name)) is not None:
+                yield name, tensor
 
 
 class TrainingLoader(AbstractContextManager["TrainingLoader"]):
@@ -48,7 +81,8 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
 
     batch_windows: windows in the global batch of a step, a multiple of `world`, the number of processes.
     micro_batch: windows a micro-batch; the last one of a step has fewer where it does not divide this rank's
-    share. read_ahead: steps to have ready.
+    share. read_ahead: steps to have ready. objective: what makes batches of windows, and made the order;
+    causal by default.
 
     It has no state that a checkpoint would need: `step(s)` is the same whatever was asked before. Leave the
     `with` block, or call `close`, to end the thread.
@@ -59,6 +93,7 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
         split: Split,
         order: TrainingOrder,
         *,
+        objective: Objective | None = None,
         batch_windows: int,
         micro_batch: int,
         rank: int = 0,
@@ -72,11 +107,12 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
             )
         if micro_batch < 1:
             raise ConfigError(f"train.micro_batch: wanted at least 1 window, not {micro_batch}")
-        if order.shard_tokens != split.shard_tokens:
+        objective = objective or Causal(order.seq_len)
+        if order.shard_tokens != objective.extents(split):
             raise ConfigError(f"the order was made for other shards than those of the split {split.name!r}")
         self.waited_s = 0.0
         """Seconds the caller has spent waiting for batches, in all."""
-        self._split, self._order = split, order
+        self._split, self._order, self._objective = split, order, objective
         self._batch_windows, self._micro_batch = batch_windows, micro_batch
         self._rank, self._world = rank, world
         self._device = torch.device(device)
@@ -110,8 +146,6 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
         windows = self._order.step(step, self._batch_windows, rank=self._rank, world=self._world)
         groups = [windows[i : i + self._micro_batch] for i in range(0, len(windows), self._micro_batch)]
         return [
-            TensorBatch.of(
-                gather(self._split, group, self._order.seq_len), pinned=self._device.type == "cuda"
-            )
+            TensorBatch.of(self._objective.batch(self._split, group), pinned=self._device.type == "cuda")
             for group in groups
         ]

@@ -35,7 +35,8 @@ class SplitRule(Config):
     `content-hash`, for documents: a document is for validation when the first 8 bytes of the SHA-256 of its
     UTF-8 text, as a little-endian integer, are below val_fraction · 2^64. So equal texts are always on one
     side, and neither the order of the documents nor the presence of others moves one. Where a side would
-    stay empty, it takes the documents with the lowest (validation) or highest (training) hash.
+    stay empty, it takes the documents with the lowest (validation) or highest (training) hash. The source
+    and the target of a pair are hashed together, with a NUL between them, and so stay together.
     """
 
     rule: Literal["tail", "content-hash"]
@@ -59,6 +60,8 @@ class Recipe(Config):
     def key(self) -> str:
         """SHA-256 (hex) of the recipe without the source's name: two with equal keys give equal shards."""
         parts = self.model_dump(mode="json", include=set(Recipe.model_fields), exclude={"source": {"name"}})
+        if parts["source"]["pair_fields"] is None:  # which recipes of single texts never had
+            del parts["source"]["pair_fields"]
         return _sha256_json(parts)
 
     def differences(self, other: Recipe) -> list[str]:
@@ -154,5 +157,7 @@ def _short(value: object) -> str:
     if isinstance(value, SplitRule):
         return f"{value.rule} {value.val_fraction}"
     if isinstance(value, SourceRecord):
-        return f"{len(value.files)} file(s) with hash {_sha256_json(value.model_dump(mode='json'))[:12]}"
+        fields = f" of pairs ({', '.join(value.pair_fields)})" if value.pair_fields else ""
+        digest = _sha256_json(value.model_dump(mode="json"))[:12]
+        return f"{len(value.files)} file(s){fields} with hash {digest}"
     return str(value)

@@ -45,8 +45,9 @@ def prepare(
 ) -> Manifest:
     """Encode a source into the directory `out`, which appears whole or not at all.
 
-    Every document is ended by the tokenizer's end-of-text id where it has one; a single text is not. How the
-    text is split is in `SplitRule`. In memory at a time: one document and some millions of characters.
+    Every document is ended by the tokenizer's end-of-text id where it has one; a single text is not. A pair is
+    two documents, its source and its target. How the text is split is in `SplitRule`. In memory at a time: one
+    document and some millions of characters.
     num_threads: how many encode a batch together; they never change the result.
 
     When `out` was already made from the same source, tokenizer and settings it is used as it is (logged at
@@ -59,7 +60,7 @@ def prepare(
         return _reuse(out, recipe)
     require_writable(out.parent)
     # At worst every byte becomes an id. Each .txt file adds an end-of-text id and a start of 8 bytes; what a
-    # .jsonl line adds is less than its own marks take.
+    # .jsonl line adds (twice that for a pair) is less than its own marks take.
     worst_bytes = source.size_bytes * ids_dtype(recipe.dtype).itemsize + 12 * len(recipe.source.files)
     require_space(out, worst_bytes, purpose=f"preparing {source.name}")
     encode = partial(tokenizer.encode_batch, num_threads=num_threads)
@@ -84,6 +85,12 @@ def plan(
         raise ConfigError(f"data.val_fraction: wanted a number between 0 and 1, not {val_fraction}")
     if shard_tokens < 1:
         raise ConfigError(f"shard_tokens: wanted at least 1, not {shard_tokens}")
+    record = source.record()
+    if record.pair_fields is not None and tokenizer.end_of_text_id is None:
+        raise DataError(
+            f"{source.name}: pairs need a tokenizer with an end-of-text token, which says where a target ends, and "
+            f"{tokenizer.kind} has none; choose another data.tokenizer.kind"
+        )
     return Recipe(
         dtype="uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
         vocab_size=tokenizer.vocab_size,
@@ -93,7 +100,7 @@ def plan(
             fingerprint=tokenizer.fingerprint,
             end_of_text_id=None if source.is_single_text else tokenizer.end_of_text_id,
         ),
-        source=source.record(),
+        source=record,
         split=SplitRule(rule="tail" if source.is_single_text else "content-hash", val_fraction=val_fraction),
     )
 
@@ -171,13 +178,15 @@ def _divide_tail(source: Source, train: SplitEncoder, val: SplitEncoder, val_fra
 def _divide_by_hash(source: Source, train: SplitEncoder, val: SplitEncoder, val_fraction: float) -> None:
     limit = _hash_limit(source, val_fraction)
     for document in source.documents():
-        side = val if content_hash(document.text) < limit else train
-        side.add(document.text, 0, len(document.text), source_bytes=document.source_bytes)
+        side = val if content_hash(*document.texts) < limit else train
+        length = sum(map(len, document.texts))
+        for text in document.texts:
+            side.add(text, 0, len(text), source_bytes=document.source_bytes * len(text) // length)
 
 
-def content_hash(text: str) -> int:
-    """The first 8 bytes of the SHA-256 of the UTF-8 text, as a little-endian integer."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+def content_hash(*texts: str) -> int:
+    """The first 8 bytes of the SHA-256 of the UTF-8 text, as a little-endian integer; NUL between a pair's."""
+    return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:8], "little")
 
 
 def _hash_limit(source: Source, val_fraction: float) -> int:
@@ -185,7 +194,7 @@ def _hash_limit(source: Source, val_fraction: float) -> int:
     limit = int(val_fraction * (1 << 64))
     lowest, highest = 1 << 64, -1
     for document in source.documents():
-        value = content_hash(document.text)
+        value = content_hash(*document.texts)
         lowest, highest = min(lowest, value), max(highest, value)
         if lowest < limit <= highest:
             return limit

@@ -7,15 +7,18 @@
     tokenizer/           what turns ids into text again
 
 A split is cut every `shard_tokens` ids, so a document may go on from one shard into the next.
+In paired data the documents 2i and 2i + 1 are the source and the target of pair i.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -50,6 +53,8 @@ class Split:
     """For every shard, where documents begin in it."""
     text_bytes: int = 0
     """The UTF-8 bytes of the text that the ids stand for; 0 where it is not known."""
+    is_paired: bool = False
+    """Whether documents 2i and 2i + 1 are the source and the target of pair i."""
 
     @cached_property
     def shard_tokens(self) -> tuple[int, ...]:
@@ -58,6 +63,36 @@ class Split:
     @cached_property
     def tokens(self) -> int:
         return sum(self.shard_tokens)
+
+    @cached_property
+    def bounds(self) -> NDArray[np.int64]:
+        """[documents + 1]: where each document begins, counted over all shards, and where the last ends."""
+        begins = self._shard_begins[:-1]
+        starts = [inside.astype(np.int64) + begin for inside, begin in zip(self.starts, begins, strict=True)]
+        return np.concatenate([*starts, np.array([self.tokens], dtype=np.int64)])
+
+    def read(self, start: int, stop: int) -> Ids:
+        """The ids [start, stop), counted over all shards, also where borders of shards lie among them."""
+        parts: list[Ids] = []
+        shard = bisect_right(self._shard_begins, start) - 1
+        while start < stop:
+            inside = start - self._shard_begins[shard]
+            parts.append(self.shards[shard][inside : inside + stop - start])
+            start, shard = start + len(parts[-1]), shard + 1
+        return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.empty(0, dtype=np.uint16)])
+
+    @cached_property
+    def _shard_begins(self) -> list[int]:
+        return [0, *accumulate(self.shard_tokens)]
+
+
+def require_pairs(split: Split, where: str) -> None:
+    """Raise DataError unless the split holds pairs."""
+    if not split.is_paired:
+        raise DataError(
+            f"{where}: was prepared as single texts, and data.objective.kind 'paired' wants pairs; prepare them from "
+            ".jsonl files with a source and a target a line"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +147,7 @@ def open_shards(directory: Path) -> ShardSet:
                 _map(directory / f"{s.name}.starts", _STARTS_DTYPE, s.documents) for s in record.shards
             ),
             text_bytes=record.bytes,
+            is_paired=manifest.source.pair_fields is not None,
         )
 
     return ShardSet(directory, manifest, split("train", manifest.train), split("val", manifest.val))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pellucid.data.batch import Batch
-from pellucid.data.evaluation import evaluation_batches, scored_tokens
+from pellucid.data.evaluation import scored_tokens
+from pellucid.data.objectives import Causal, Objective
 from pellucid.data.shards import Split
 from pellucid.errors import DataError
 from pellucid.evaluate.scoring import score_windows
@@ -45,6 +46,7 @@ def evaluate_split(
     split: Split,
     precision: Precision,
     *,
+    objective: Objective | None = None,
     seq_len: int | None = None,
     max_tokens: int | None = None,
 ) -> Perplexity:
@@ -52,10 +54,13 @@ def evaluate_split(
 
     A token sees the tokens before it in its own window of `seq_len` (default: the model's context). With
     `max_tokens`, only that many first tokens of the split are scored, always the same ones.
+
+    With an `objective`, which brings its own window length, what it gives weight to is scored instead, always
+    from the same draws; bytes are those of that text (of the spans that were cut out, of the target, …).
     """
-    length = seq_len or model.max_seq_len
+    chosen = objective or Causal(seq_len or model.max_seq_len)
     at_once = min(_BATCH_TOKENS, scored_tokens(split, max_tokens))
-    batches = evaluation_batches(split, length, max(1, at_once // length), max_tokens=max_tokens)
+    batches = chosen.evaluation_batches(split, max(1, at_once // chosen.seq_len), max_tokens)
     return summarise(model, tokenizer, batches, precision)
 
 
@@ -65,15 +70,24 @@ def evaluate_text(
     text: str,
     precision: Precision,
     *,
+    objective: Objective | None = None,
     seq_len: int | None = None,
     max_tokens: int | None = None,
 ) -> Perplexity:
-    """Score a text by the rule of `evaluate_split`. Raises DataError when it has fewer than two tokens."""
+    """Score a text by the rule of `evaluate_split`. Raises DataError when it has fewer than two tokens, and
+    for an objective that wants pairs.
+    """
     ids = tokenizer.encode(text)
     if len(ids) < 2:
         raise DataError(f"the text has {len(ids)} token(s); scoring needs at least 2")
     return evaluate_split(
-        model, tokenizer, Split("text", (ids,)), precision, seq_len=seq_len, max_tokens=max_tokens
+        model,
+        tokenizer,
+        Split("text", (ids,)),
+        precision,
+        objective=objective,
+        seq_len=seq_len,
+        max_tokens=max_tokens,
     )
 
 

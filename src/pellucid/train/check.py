@@ -14,7 +14,7 @@ from pellucid.optim import group_by_role
 from pellucid.runtime.console import message_console
 from pellucid.runtime.device import choose_device
 from pellucid.train.config import RunConfig
-from pellucid.train.opening import open_data, plan_run
+from pellucid.train.opening import build_objective, open_data, plan_run
 from pellucid.train.plan import Plan
 from pellucid.train.session import build_model, make_deterministic
 from pellucid.train.state import TrainState
@@ -55,6 +55,7 @@ def check_run(config: RunConfig, *, device: str | None = None, console: Console 
     with TrainingLoader(
         data.shards.train,
         order,
+        objective=build_objective(plan.config, data.tokenizer),
         batch_windows=windows,
         micro_batch=windows,
         device=plan.device.torch,
@@ -92,7 +93,7 @@ def _overfit(plan: Plan, batch: list[TensorBatch]) -> list[float]:
         plan.precision.gradient_scaler(),
     )
     loss = LinearCrossEntropy()  # label smoothing would put a floor under the loss
-    update = Updater(state, model, loss, plan.precision, train.grad_clip, recompute=False, seed=train.seed)
+    update = Updater(state, model, loss, plan.precision, train.grad_clip, recompute="none", seed=train.seed)
     losses: list[float] = []
     while len(losses) < _OVERFIT_STEPS and not (losses and losses[-1] < _OVERFIT_SHARE * losses[0]):
         losses.append(update(batch, train.lr * min(1.0, (len(losses) + 1) / 10))[0])

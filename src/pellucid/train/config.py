@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from pellucid.config import Config
 from pellucid.data.config import DataConfig
-from pellucid.model import DecoderConfig, ModelConfig
+from pellucid.data.objectives import require_fit
+from pellucid.model import DecoderConfig, ModelConfig, Recompute
 from pellucid.optim import AdamWConfig, CosineConfig, OptimizerConfig, ScheduleConfig
 from pellucid.runtime.precision import PrecisionName
 
@@ -33,8 +34,9 @@ class TrainConfig(Config):
     """Format of matrix products; weights and optimizer state are float32 always. auto picks for the hardware."""
     compile: bool | None = None
     """Whether torch.compile builds the blocks. Left out: where a compiler is found and the run is long enough."""
-    activation_checkpointing: Literal["none", "full"] = "none"
-    """full: activations inside blocks are computed again in the backward pass; less memory, a third more time."""
+    activation_checkpointing: Recompute = "none"
+    """What the backward pass computes again inside blocks, for memory: full, everything (a third more time);
+    selective, all but matrix products and attention."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target distribution spread over all ids."""
     lr: float = Field(default=1e-3, gt=0)
@@ -92,6 +94,7 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        require_fit(self.data.objective, self.model.kind)
         seq_len, longest = self.train.seq_len or self.model.max_seq_len, self.model.max_seq_len
         if seq_len > longest:
             raise ValueError(f"train.seq_len ({seq_len}) is more than model.max_seq_len ({longest})")

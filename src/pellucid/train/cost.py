@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pellucid.model.short_attention import LONGEST
+from pellucid.model.kernels.short import LONGEST
 from pellucid.model.stats import (
+    count_cache_bytes,
+    count_flops,
     count_parameters,
-    count_token_flops,
     count_training_state,
     estimate_activation_bytes,
     on_meta,
@@ -16,16 +17,25 @@ from pellucid.model.stats import (
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.config import RunConfig
-from pellucid.train.opening import open_data, plan_run
+from pellucid.train.opening import build_objective, open_data, plan_run
+from pellucid.train.plan import Plan
 
 
 @dataclass(frozen=True)
 class Cost:
     """The plan of a run in numbers. Bytes; FLOPs of matrix products."""
 
+    family: str
+    """model.kind: "decoder" or "encoder_decoder"."""
     parameters: int
+    active_parameters: int
+    """Those that work on one token: fewer than all in a mixture of experts."""
     non_embedding_parameters: int
     vocab_size: int
+    source_len: int | None
+    """Tokens of an encoder's source in training; None for a decoder."""
+    target_len: int
+    """Tokens of the sequence that is learned."""
     weights_bytes: int
     gradients_bytes: int
     optimizer_bytes: int
@@ -33,11 +43,15 @@ class Cost:
     """Estimated, for one micro-batch."""
     device_bytes: int
     """The memory that the device has."""
+    max_seq_len: int
+    cache_bytes: int
+    """Keys and values in float32 while one text of max_seq_len tokens is generated (from a source as long)."""
     steps: int | None
     tokens: int | None
     micro_batch: int
     accumulation: int
     flops_per_token: int
+    """Training FLOPs of a window, forward and backward, by the tokens of a window."""
     flops: int | None
     choices: tuple[str, ...]
 
@@ -54,16 +68,24 @@ class Cost:
         def mib(count: int) -> str:
             return f"{count / 2**20:,.1f} MiB"
 
+        active = "" if self.active_parameters == self.parameters else f"{self.active_parameters:,} active, "
         length = "by time" if self.steps is None else f"{self.steps:,} steps, {self.tokens:,} tokens"
         work = "" if self.flops is None else f", {self.flops:.3g} for the run"
+        row = "" if self.source_len is None else f"{self.source_len:,} source tokens, "
         return [
-            ("parameters", f"{self.parameters:,} ({self.non_embedding_parameters:,} without embeddings)"),
+            ("model", self.family.replace("_", "-")),
+            (
+                "parameters",
+                f"{self.parameters:,} ({active}{self.non_embedding_parameters:,} without embeddings)",
+            ),
             ("vocabulary", f"{self.vocab_size:,}"),
             ("weights", mib(self.weights_bytes)),
             ("gradients", mib(self.gradients_bytes)),
             ("optimizer state", mib(self.optimizer_bytes)),
             ("activations", f"{mib(self.activations_bytes)} (estimated, micro-batch of {self.micro_batch})"),
             ("memory in all", f"{mib(self.total_bytes)} of the device's {mib(self.device_bytes)}"),
+            ("cache", f"{mib(self.cache_bytes)} to generate {self.max_seq_len:,} tokens"),
+            ("window", f"{row}{self.target_len:,} target tokens"),
             ("length", length),
             ("FLOPs", f"{self.flops_per_token:.3g} a token{work}"),
             *(("", choice) for choice in self.choices),
@@ -72,34 +94,58 @@ class Cost:
 
 def estimate_cost(config: RunConfig, device: Device) -> Cost:
     """Count a run's needs. Raw text is prepared into the cache, because the vocabulary and the epoch depend on it."""
-    plan, _ = plan_run(config, open_data(config), device)
-    model = on_meta(plan.config.model)
-    assert plan.config.model.vocab_size is not None
+    data = open_data(config)
+    plan, _ = plan_run(config, data, device)
+    objective, model = build_objective(plan.config, data.tokenizer), on_meta(plan.config.model)
     parameters, state = count_parameters(model), count_training_state(model)
-    flops = count_token_flops(model, plan.seq_len).training
+    flops = count_flops(model, objective.decoder_len, objective.encoder_len).training
     activations = estimate_activation_bytes(
         model,
         plan.micro_batch,
-        plan.seq_len,
+        objective.decoder_len,
+        objective.encoder_len,
         element_bytes=plan.precision.dtype.itemsize,
-        recompute=config.train.activation_checkpointing == "full",
-        keeps_scores=device.type == "cpu" and plan.precision.name == "bf16" and plan.seq_len <= LONGEST,
+        recompute=config.train.activation_checkpointing,
+        score_bytes=_score_bytes(plan, objective.decoder_len),
     )
-    tokens = plan.steps * config.train.batch_tokens if plan.steps else None
     return Cost(
+        family=plan.config.model.kind,
         parameters=parameters.total,
+        active_parameters=parameters.active,
         non_embedding_parameters=parameters.non_embedding,
-        vocab_size=plan.config.model.vocab_size,
+        vocab_size=model.vocab_size,
+        source_len=objective.encoder_len,
+        target_len=objective.decoder_len,
         weights_bytes=state.weights,
         gradients_bytes=state.gradients,
         optimizer_bytes=state.optimizer,
         activations_bytes=activations.hidden,
         device_bytes=total_bytes(device.type),
+        max_seq_len=model.max_seq_len,
+        cache_bytes=count_cache_bytes(model, 1, model.max_seq_len),
         steps=plan.steps,
-        tokens=tokens,
+        tokens=plan.steps * config.train.batch_tokens if plan.steps else None,
         micro_batch=plan.micro_batch,
         accumulation=plan.accumulation,
-        flops_per_token=flops,
-        flops=flops * tokens if tokens else None,
+        flops_per_token=flops // plan.seq_len,
+        flops=plan.steps * plan.batch_windows * flops if plan.steps else None,
         choices=plan.reasons,
     )
+
+
+def _score_bytes(plan: Plan, target_len: int) -> int:
+    """Bytes that the attention kernel will keep of a score: 0 where it is fused.
+
+    The reference kernel keeps float32 probabilities twice (before and after rows without keys are cleared), and a
+    soft-cap's tanh besides. On CPUs, torch's own fallback for learned biases keeps them once, kernels/short.py in
+    bf16.
+    """
+    model, on_cpu = plan.config.model, plan.device.type == "cpu"
+    attention, position = model.attention, model.position.kind
+    if attention.kernel == "reference" or (attention.softcap is not None and plan.device.type != "cuda"):
+        return 8 if attention.softcap is None else 12
+    if on_cpu and position == "t5":
+        return 4
+    is_plain = attention.kernel == "auto" and attention.window is None and position != "alibi"
+    is_short = on_cpu and plan.precision.name == "bf16" and target_len <= LONGEST
+    return 2 if is_plain and is_short else 0

@@ -11,10 +11,10 @@ from rich.console import Console
 
 from pellucid import tokenizers
 from pellucid.data.cache import prepare_cached
-from pellucid.data.evaluation import evaluation_batches
+from pellucid.data.objectives import Objective
 from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import ShardSet, open_shards
-from pellucid.model import DecoderLM
+from pellucid.model import EncoderDecoderConfig, Transformer
 from pellucid.model.stats import count_token_flops, count_training_state, estimate_activation_bytes, on_meta
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
@@ -39,6 +39,7 @@ def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None 
         data.tokenizer,
         val_fraction=data.val_fraction,
         text_field=data.text_field,
+        pair_fields=data.pair_fields,
         cache_dir=data.cache_dir,
         num_threads=os.cpu_count() or 1,
         progress=progress,
@@ -51,14 +52,14 @@ def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None 
 def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan, TrainingOrder]:
     """Resolve a config against its data and device. Raises DataError for too little data on either side."""
     seq_len = config.train.seq_len or config.model.max_seq_len
-    order = TrainingOrder(
-        data.shards.train.shard_tokens,
-        seq_len,
+    objective = build_objective(config, data.tokenizer)
+    order = objective.order(
+        data.shards.train,
         seed=config.train.seed,
         shuffle_shards=config.data.shuffle_shards,
         tokens_per_epoch=config.data.tokens_per_epoch,
     )
-    evaluation_batches(data.shards.val, seq_len, batch_windows=1)  # raises where there is nothing to score
+    objective.evaluation_batches(data.shards.val, batch_windows=1)  # raises where there is nothing to score
     sized = config.model.model_copy(
         update={"vocab_size": config.model.vocab_size or data.tokenizer.vocab_size}
     )
@@ -66,6 +67,7 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         config,
         device,
         vocab_size=data.tokenizer.vocab_size,
+        start_id=default_start_id(data.tokenizer),
         windows_per_epoch=order.windows_per_epoch,
         training_flops_per_token=count_token_flops(model := on_meta(sized), seq_len).training,
         largest_micro_batch=_fitting_windows(model, config, seq_len, device),
@@ -73,10 +75,33 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
     return plan, order
 
 
-def _fitting_windows(model: DecoderLM, config: RunConfig, seq_len: int, device: Device) -> int:
+def build_objective(config: RunConfig, tokenizer: Tokenizer, *, seq_len: int | None = None) -> Objective:
+    """What the run learns from windows of its text, of its own length or `seq_len`.
+
+    Raises ConfigError where the tokenizer or the model does not allow it.
+    """
+    model = config.model
+    is_encoder_decoder = isinstance(model, EncoderDecoderConfig)
+    start_id = model.start_id if is_encoder_decoder else None
+    return config.data.objective.build(
+        tokenizer=tokenizer,
+        is_encoder_decoder=is_encoder_decoder,
+        seq_len=seq_len or config.train.seq_len or model.max_seq_len,
+        start_id=default_start_id(tokenizer) if start_id is None else start_id,
+        seed=config.train.seed,
+    )
+
+
+def default_start_id(tokenizer: Tokenizer) -> int:
+    """What an encoder-decoder's targets begin after: the end of text, or id 0 where there is none."""
+    return tokenizer.end_of_text_id or 0
+
+
+def _fitting_windows(model: Transformer, config: RunConfig, seq_len: int, device: Device) -> int:
     """The windows whose activations, beside weights and optimizer, are estimated to take half the memory."""
-    recompute = config.train.activation_checkpointing == "full"
-    window = estimate_activation_bytes(model, 1, seq_len, element_bytes=4, recompute=recompute).hidden
+    window = estimate_activation_bytes(
+        model, 1, seq_len, recompute=config.train.activation_checkpointing
+    ).hidden
     room = total_bytes(device.type) // 2 - count_training_state(model).total
     return max(1, room // window)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pellucid.config import from_tree, merge, to_tree
 from pellucid.errors import ConfigError
+from pellucid.model import EncoderDecoderConfig, ModelConfig
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision, choose_precision
 from pellucid.train.config import RunConfig
@@ -43,13 +44,15 @@ def make_plan(
     device: Device,
     *,
     vocab_size: int,
+    start_id: int,
     windows_per_epoch: int,
     training_flops_per_token: float,
     largest_micro_batch: int | None = None,
 ) -> Plan:
     """Decide what the config leaves open. Raises ConfigError for what cannot work.
 
-    vocab_size: the tokenizer's; windows_per_epoch: of the training split at the run's window length;
+    vocab_size: the tokenizer's; start_id: what an encoder-decoder's targets begin after where the config names
+    nothing; windows_per_epoch: of the training split at the run's window length;
     largest_micro_batch: the windows whose activations are estimated to fit the device (None: not known).
     """
     train, model = config.train, config.model
@@ -72,7 +75,7 @@ def make_plan(
     compiled, why = _decide_compile(config, device, steps, training_flops_per_token)
     resolved = {
         "data": {"path": str(Path(path).absolute()) if Path(path := config.data.path).exists() else path},
-        "model": {"vocab_size": model.vocab_size or vocab_size},
+        "model": {"vocab_size": model.vocab_size or vocab_size, **_start(model, start_id)},
         "train": {
             "seq_len": seq_len,
             "micro_batch": micro_batch,
@@ -104,6 +107,13 @@ def _decide_compile(
     train = config.train
     if train.compile and not device.can_compile:
         raise ConfigError(f"train.compile: true cannot be had on {device.type} here: {device.compile_reason}")
+    if train.activation_checkpointing == "selective":
+        if train.compile:
+            raise ConfigError(
+                "train.compile: compiled blocks hide their operations from train.activation_checkpointing "
+                "'selective'; leave one of them out, or choose 'full'"
+            )
+        return False, "selective activation checkpointing looks at single operations"
     if train.compile is not None:
         return train.compile, "as asked"
     if not device.can_compile:
@@ -113,6 +123,12 @@ def _decide_compile(
     if steps is not None and steps * train.batch_tokens * flops_per_token < _WORTH_COMPILING:
         return False, "a run this short does not repay it"
     return True, device.compile_reason
+
+
+def _start(model: ModelConfig, start_id: int) -> dict[str, int]:
+    if not isinstance(model, EncoderDecoderConfig):
+        return {}
+    return {"start_id": start_id if model.start_id is None else model.start_id}
 
 
 def _largest_divisor(number: int, most: int) -> int:

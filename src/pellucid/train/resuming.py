@@ -90,6 +90,7 @@ def refuse_another_run(before: RunConfig, after: RunConfig) -> None:
     fixed = {
         "model": (before.model, after.model),
         "data.tokenizer": (before.data.tokenizer, after.data.tokenizer),
+        "data.objective": (before.data.objective, after.data.objective),
         "data.shuffle_shards": (before.data.shuffle_shards, after.data.shuffle_shards),
         "data.tokens_per_epoch": (before.data.tokens_per_epoch, after.data.tokens_per_epoch),
         "train.seed": (before.train.seed, after.train.seed),

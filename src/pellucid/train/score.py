@@ -8,13 +8,15 @@ from typing import Literal
 from pellucid import checkpoint
 from pellucid.config import from_tree
 from pellucid.data.manifest import is_prepared
+from pellucid.data.objectives import CausalConfig, Objective
 from pellucid.data.shards import open_shards
 from pellucid.data.sources import open_source
 from pellucid.errors import CheckpointError, DataError
 from pellucid.evaluate import Perplexity, evaluate_split, evaluate_text
+from pellucid.model import EncoderDecoderLM
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig
-from pellucid.train.opening import open_data
+from pellucid.train.opening import build_objective, open_data
 
 
 def score_checkpoint(
@@ -28,13 +30,15 @@ def score_checkpoint(
 ) -> tuple[str, Perplexity]:
     """(what was scored, the numbers): a prepared directory's split, a whole text, or the run's own split.
 
-    Raises DataError when prepared data was made with another tokenizer than the model's.
+    What is predicted is what the run learned: every id of a text, or its objective's targets. Raises DataError when
+    prepared data was made with another tokenizer than the model's.
     """
     loaded = checkpoint.load(path, device=precision.device.torch)
     if seq_len is not None and seq_len > loaded.model.max_seq_len:
         raise CheckpointError(
             f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})"
         )
+    objective = _learned(loaded, seq_len)
     if data is not None and not is_prepared(data):
         source = open_source(str(data))
         if not source.is_single_text:
@@ -47,6 +51,7 @@ def score_checkpoint(
             loaded.tokenizer,
             document.text,
             precision,
+            objective=objective,
             seq_len=seq_len,
             max_tokens=max_tokens,
         )
@@ -73,6 +78,27 @@ def score_checkpoint(
         )
     chosen = shards.val if split == "val" else shards.train
     score = evaluate_split(
-        loaded.model, loaded.tokenizer, chosen, precision, seq_len=seq_len, max_tokens=max_tokens
+        loaded.model,
+        loaded.tokenizer,
+        chosen,
+        precision,
+        objective=objective,
+        seq_len=seq_len,
+        max_tokens=max_tokens,
     )
     return f"{split} split of {name}", score
+
+
+def _learned(loaded: checkpoint.Loaded, seq_len: int | None) -> Objective | None:
+    """The run's own objective; None for the causal one, whose windows are the model's context."""
+    if "train" not in loaded.config:
+        if isinstance(loaded.model, EncoderDecoderLM):
+            raise CheckpointError(
+                f"{loaded.path}: does not say what its sources and targets were (its config.toml has no [train] "
+                "table), so it cannot be scored"
+            )
+        return None
+    config = from_tree(RunConfig, loaded.config)
+    if isinstance(config.data.objective, CausalConfig):
+        return None
+    return build_objective(config, loaded.tokenizer, seq_len=seq_len)

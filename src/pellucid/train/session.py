@@ -20,19 +20,20 @@ from pellucid.checkpoint.store import SMALL_FILES_BYTES
 from pellucid.checkpoint.weights import fill
 from pellucid.config import to_tree
 from pellucid.data.loader import TrainingLoader
+from pellucid.data.objectives import Objective
 from pellucid.data.order import TrainingOrder
 from pellucid.evaluate import Perplexity, evaluate_split
 from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
 from pellucid.losses import LinearCrossEntropy
-from pellucid.model import DecoderLM
+from pellucid.model import Transformer
 from pellucid.model.stats import count_parameters, count_training_state, on_meta
 from pellucid.optim import group_by_role
 from pellucid.runtime.files import require_space, storage_errors
 from pellucid.train.facts import EndFacts, StartFacts
 from pellucid.train.hooks import Hook, Interrupt, MetricsFile, PeriodicSave, Progress, Samples
 from pellucid.train.loop import Limits, Loop
-from pellucid.train.opening import OpenedData
+from pellucid.train.opening import OpenedData, build_objective
 from pellucid.train.plan import Plan
 from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory
 from pellucid.train.state import TrainState
@@ -65,9 +66,10 @@ class Session:
     run: RunDirectory
     plan: Plan
     order: TrainingOrder
+    objective: Objective
     data: OpenedData
     console: Console
-    model: DecoderLM
+    model: Transformer
     state: TrainState
     metrics: MetricsFile
     clock_start: float
@@ -105,7 +107,8 @@ class Session:
         if state:
             training.restore(state[1], state[2])
         metrics = MetricsFile(run.file(METRICS))
-        return cls(run, plan, order, data, console, model, training, metrics, clock_start)
+        objective = build_objective(plan.config, data.tokenizer)
+        return cls(run, plan, order, objective, data, console, model, training, metrics, clock_start)
 
     def train(self, hooks: Sequence[Hook] = ()) -> RunResult:
         """Run the loop to its end."""
@@ -118,6 +121,7 @@ class Session:
         loader = TrainingLoader(
             self.data.shards.train,
             self.order,
+            objective=self.objective,
             batch_windows=plan.batch_windows,
             micro_batch=plan.micro_batch,
             device=plan.device.torch,
@@ -130,7 +134,7 @@ class Session:
                 loss=LinearCrossEntropy(config.label_smoothing, compiled=plan.compiled),
                 precision=plan.precision,
                 grad_clip=config.grad_clip,
-                recompute=config.activation_checkpointing == "full",
+                recompute=config.activation_checkpointing,
                 seed=config.seed,
             ),
             loader=loader,
@@ -182,7 +186,7 @@ class Session:
             self.data.tokenizer,
             self.data.shards.val,
             self.plan.precision,
-            seq_len=self.plan.seq_len,
+            objective=self.objective,
             max_tokens=self.plan.config.train.eval_tokens,
         )
 
@@ -222,7 +226,7 @@ def require_checkpoint_space(plan: Plan, path: Path) -> None:
     require_space(path, needed_bytes, purpose="the first checkpoint")
 
 
-def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> DecoderLM:
+def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> Transformer:
     """The run's model on its device, in training mode, its blocks compiled where the plan says so."""
     model = plan.config.model.build(seed=plan.config.train.seed)
     if weights is not None:
@@ -230,7 +234,7 @@ def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> Deco
     model.to(plan.device.torch).train()
     if plan.compiled:
         # One block at a time: they share one graph, so compiling costs the same at any depth.
-        for block in model.blocks:
+        for block in model.all_blocks:
             block.compile(dynamic=False)
     return model
 

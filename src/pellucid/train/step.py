@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pellucid.data.loader import TensorBatch
 from pellucid.errors import TrainingError
 from pellucid.losses import LinearCrossEntropy
-from pellucid.model import LanguageModel
+from pellucid.model import LanguageModel, Recompute
 from pellucid.runtime.precision import Precision
 from pellucid.runtime.seeding import seed_torch
 from pellucid.train.state import TrainState
@@ -31,7 +31,7 @@ class Updater:
     loss: LinearCrossEntropy
     precision: Precision
     grad_clip: float
-    recompute: bool
+    recompute: Recompute
     seed: int
 
     def __call__(self, batch: Sequence[TensorBatch], lr: float) -> tuple[float, float]:
@@ -46,15 +46,17 @@ class Updater:
         for index, micro in enumerate(batch):
             seed_torch(self.seed, "dropout", state.step, index)
             with self.precision.autocast():
-                states = self.model.hidden(micro.inputs, recompute=self.recompute).states
+                hidden = self.model.hidden(**micro.model_inputs(), recompute=self.recompute)
                 loss_sum, _ = self.loss(
-                    states.flatten(0, 1),
-                    self.model.head_weight(),
+                    hidden.states.flatten(0, 1),
+                    self.model.head_parameters(),
                     micro.targets.flatten(),
                     micro.weights.flatten(),
                 )
             total += loss_sum.detach()
             loss = loss_sum / weight
+            for side_sum, side_weight in hidden.auxiliary.values():
+                loss = loss + side_sum / (side_weight * len(batch))
             (scaler.scale(loss) if scaler else loss).backward()
         for group in state.optimizer.param_groups:
             group["lr"] = lr
@@ -76,11 +78,16 @@ class Updater:
             state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        state.tokens += sum(micro.inputs.numel() for micro in batch)
+        state.tokens += sum(_ids_read(micro) for micro in batch)
         return mean_loss, norm_value
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for p in self.state.model.parameters() if p.grad is not None]
+
+
+def _ids_read(batch: TensorBatch) -> int:
+    """Ids that went through the model, those of an encoder's source included."""
+    return batch.inputs.numel() + (0 if batch.encoder_inputs is None else batch.encoder_inputs.numel())
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:

@@ -25,3 +25,20 @@ def jsonl(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def pair_lines(tmp_path: Path) -> Callable[..., Path]:
+    """Writes pairs as a .jsonl file."""
+
+    def write(
+        pairs: Iterable[tuple[str, str]],
+        name: str = "pairs.jsonl",
+        fields: tuple[str, str] = ("source", "target"),
+    ) -> Path:
+        path = tmp_path / name
+        lines = [json.dumps(dict(zip(fields, pair, strict=True))) + "\n" for pair in pairs]
+        path.write_text("".join(lines), encoding="utf-8")
+        return path
+
+    return write

@@ -130,6 +130,27 @@ def test_a_directory_prepared_with_another_tokenizer_is_refused(
         prepare_cached(str(out), config)
 
 
+# Pairs
+
+
+def test_pairs_are_prepared_into_the_cache_and_wanted_of_a_prepared_directory(
+    tmp_path: Path, jsonl: Jsonl, stories: list[str], pair_lines: Jsonl
+) -> None:
+    fields = ("source", "target")
+    out = prepare_cached(
+        str(pair_lines([("abc", f"xyz{n}") for n in range(9)])), CharConfig(), pair_fields=fields
+    )
+    assert open_shards(out).train.is_paired
+    assert open_shards(out).manifest.vocab_size == len(set("abcxyz012345678")) + 1  # targets' characters too
+    assert prepare_cached(str(out), pair_fields=fields) == out
+    assert prepare_cached(str(out)) == out
+    single = prepare_cached(str(jsonl(stories)), ByteConfig())
+    with pytest.raises(
+        DataError, match=f"^{single}: was prepared as single texts, and data.objective.kind 'paired'"
+    ):
+        prepare_cached(str(single), pair_fields=fields)
+
+
 # Processes
 
 

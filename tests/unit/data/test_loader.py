@@ -1,5 +1,6 @@
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,37 @@ def test_a_window_as_long_as_its_shard_predicts_its_first_token_last() -> None:
     batch = gather(split, [Window(0, 0, 0, 1)], seq_len=8)
     assert batch.inputs.tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
     assert batch.targets.tolist() == [[2, 3, 4, 5, 6, 7, 8, 0]]
+
+
+# Tensors
+
+EXTRA = {
+    "positions": np.arange(8)[None],
+    "documents": np.zeros((1, 8), np.int64),
+    "prefix_lengths": np.array([3]),
+    "encoder_inputs": np.arange(5)[None],
+    "encoder_documents": np.array([[0, 0, 0, -1, -1]]),
+}
+
+
+def test_a_batch_names_what_the_model_is_given() -> None:
+    plain = TensorBatch.of(gather(SPLIT, [Window(0, 0, 0, 10)], seq_len=8))
+    assert plain.model_inputs().keys() == {"input_ids"}
+    batch = TensorBatch.of(replace(gather(SPLIT, [Window(0, 0, 0, 10)], seq_len=8), **EXTRA))
+    inputs = batch.model_inputs()
+    names = ["positions", "documents", "prefix_lengths", "encoder_ids", "encoder_documents"]
+    assert list(inputs) == ["input_ids", *names]
+    for name, array in zip(names, EXTRA.values(), strict=True):
+        assert inputs[name].tolist() == array.tolist()
+
+
+def test_a_batch_moves_with_everything_in_it() -> None:
+    batch = TensorBatch.of(replace(gather(SPLIT, [Window(0, 0, 0, 10)], seq_len=8), **EXTRA))
+    moved = batch.to(torch.device("meta"))
+    assert moved.origin is batch.origin
+    assert all(tensor.is_meta for tensor in (*moved.model_inputs().values(), moved.targets, moved.weights))
+    assert len(moved.model_inputs()) == 6
+    assert TensorBatch.of(gather(SPLIT, [Window(0, 0, 0, 1)], 8)).to(torch.device("cpu")).positions is None
 
 
 # Loading

@@ -245,6 +245,82 @@ def test_a_single_text_is_split_by_characters(tmp_path: Path, fraction: float) -
     assert shards.manifest.tokenizer.end_of_text_id is None
 
 
+# Pairs
+
+FIELDS = ("source", "target")
+PAIRS = [(f"question {number}", f"answer {number % 7}") for number in range(60)]
+
+
+def pairs_of(split: Split) -> list[tuple[str, str]]:
+    texts = documents(split)
+    assert all(text.endswith("<|endoftext|>") for text in texts)
+    texts = [text.removesuffix("<|endoftext|>") for text in texts]
+    return list(zip(texts[0::2], texts[1::2], strict=True))
+
+
+def prepared_pairs(path: Path, out: Path, **options: Any) -> ShardSet:
+    prepare(open_source(path, pair_fields=FIELDS), ByteTokenizer(), out, **options)
+    return open_shards(out)
+
+
+@pytest.mark.parametrize("shard_tokens", [7, 50, 10**6])
+def test_a_pair_is_two_documents_one_after_the_other(
+    tmp_path: Path, pair_lines: Jsonl, shard_tokens: int
+) -> None:
+    shards = prepared_pairs(pair_lines(PAIRS), tmp_path / "out", shard_tokens=shard_tokens, val_fraction=0.3)
+    train, val = pairs_of(shards.train), pairs_of(shards.val)
+    assert sorted([*train, *val]) == sorted(PAIRS)
+    assert [pair for pair in PAIRS if pair in set(train)] == train
+    assert shards.train.is_paired
+    assert shards.val.is_paired
+    assert shards.manifest.train.documents == 2 * len(train)
+    assert shards.manifest.source.pair_fields == FIELDS
+
+
+def test_a_pair_is_split_by_both_its_texts(tmp_path: Path, pair_lines: Jsonl) -> None:
+    shards = prepared_pairs(pair_lines(PAIRS), tmp_path / "out", val_fraction=0.3)
+    assert set(pairs_of(shards.val)) == {pair for pair in PAIRS if content_hash(*pair) / 2**64 < 0.3}
+    assert content_hash("a", "b") not in {content_hash("ab"), content_hash("b", "a"), content_hash("a")}
+
+
+def test_the_shards_say_that_they_hold_pairs(tmp_path: Path, pair_lines: Jsonl) -> None:
+    path = pair_lines(PAIRS)
+    paired = plan(open_source(path, pair_fields=FIELDS), ByteTokenizer())
+    swapped = plan(open_source(path, pair_fields=FIELDS[::-1]), ByteTokenizer())
+    single = plan(open_source(path, text_field="source"), ByteTokenizer())
+    assert len({paired.key, swapped.key, single.key}) == 3
+    prepared_pairs(path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"source: 1 file\(s\) of pairs \(source, target\) with hash"):
+        prepared(path, tmp_path / "out")
+
+
+def test_what_single_texts_are_known_by_is_what_it_was(tmp_path: Path) -> None:
+    """Pinned before there were pairs: entries of caches and manifests of runs go on to be found."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n{"text": "two"}\n')
+    key = "487e15a034b99fbc61b2ebb6e415f0018fc4fa2a726bf5dc171dde95f898fb7f"
+    assert plan(open_source(path), ByteTokenizer()).key == key
+    manifest = prepared(path, tmp_path / "out").manifest
+    assert manifest.key == key
+    assert manifest.fingerprint == "2d374a58a5f982142b5a931de8e58b48ad37a499e2edbacefacaadf917816878"
+    assert "pair_fields" not in (tmp_path / "out/manifest.json").read_text()
+
+
+def test_pairs_need_a_mark_where_they_end(tmp_path: Path, pair_lines: Jsonl) -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.end_of_text_id = None
+    with pytest.raises(DataError, match="pairs need a tokenizer with an end-of-text token"):
+        plan(open_source(pair_lines(PAIRS), pair_fields=FIELDS), tokenizer)
+
+
+def test_progress_counts_both_texts_of_a_pair(tmp_path: Path, pair_lines: Jsonl) -> None:
+    path, seen = pair_lines(PAIRS), []
+    prepared_pairs(path, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
+    size = path.stat().st_size
+    assert seen[-1] == (size, size)
+    assert size - 2 * len(PAIRS) <= seen[-2][0] <= size  # each text's share is rounded down
+
+
 # An `out` that exists
 
 

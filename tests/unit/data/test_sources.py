@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.data.sources import builtin, open_source
+from pellucid.data.sources import texts as all_texts
 from pellucid.errors import DataError
 
 
@@ -141,6 +142,76 @@ def test_several_paths_are_one_source_of_documents(tmp_path: Path) -> None:
     assert source.size_bytes == 3 + 15
     assert [file.name for file in source.record().files] == ["b.jsonl", "a.txt"]
     assert source.record().text_field == "text"
+
+
+# Pairs
+
+
+def test_a_line_can_be_a_source_and_its_target(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        '{"q": "one", "a": "1", "id": 7}\n\n{"q": "", "a": ""}\n{"q": "two", "a": "2"}\n',
+    )
+    source = open_source(path, pair_fields=("q", "a"))
+    assert [(d.text, d.target, d.where.rpartition(", ")[2]) for d in source.documents()] == [
+        ("one", "1", "line 1"),
+        ("two", "2", "line 4"),
+    ]
+    assert [d.texts for d in source.documents()] == [("one", "1"), ("two", "2")]
+    assert list(all_texts(source)) == ["one", "1", "two", "2"]
+    record = source.record()
+    assert (record.pair_fields, record.text_field) == (("q", "a"), None)
+
+
+def test_pairs_are_read_from_the_jsonl_files_of_a_folder_alone(tmp_path: Path) -> None:
+    write(tmp_path / "data/README.txt", "about this data")
+    write(tmp_path / "data/a.jsonl", '{"source": "one", "target": "1"}\n')
+    source = open_source(tmp_path / "data", pair_fields=("source", "target"))
+    assert [file.name for file in source.record().files] == ["a.jsonl"]
+    joined = open_source(tmp_path / "data", tmp_path / "data/a.jsonl", pair_fields=("source", "target"))
+    assert [document.target for document in joined.documents()] == ["1", "1"]
+    assert joined.record().pair_fields == ("source", "target")
+
+
+def test_single_texts_have_no_target_and_record_no_pair(tmp_path: Path) -> None:
+    source = open_source(write(tmp_path / "a.jsonl", '{"text": "one"}'))
+    assert [(document.target, document.texts) for document in source.documents()] == [(None, ("one",))]
+    assert source.record().pair_fields is None
+
+
+def test_where_there_are_no_pairs(tmp_path: Path) -> None:
+    text = write(tmp_path / "only/a.txt", "text")
+    for path in (text, text.parent, "builtin:shakespeare"):
+        with pytest.raises(DataError, match=r"no pairs; data\.objective\.kind 'paired' reads \.jsonl files"):
+            open_source(path, pair_fields=("source", "target"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"source": "x", "tgt": "y"}',
+            "line 2: there is no field 'target' (fields: source, tgt); name the fields of a pair with "
+            "data.objective.source_field and data.objective.target_field",
+        ),
+        (
+            '["x", "y"]',
+            "line 2: wanted a JSON object with a field 'source' and a field 'target', not an array",
+        ),
+        ('{"source": "x", "target": 5}', "line 2: field 'target' holds a number, not a string"),
+        (
+            '{"source": "x", "target": ""}',
+            "line 2: field 'target' is empty; a pair needs a source and a target",
+        ),
+        ('{"source": "", "target": "y"}', "line 2: field 'source' is empty"),
+        ('{"source": "x", "target": "\\ud800"}', "line 2: field 'target' holds half of a surrogate pair"),
+    ],
+)
+def test_a_bad_pair_is_named(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path / "a.jsonl", f'{{"source": "a", "target": "b"}}\n{line}\n')
+    with pytest.raises(DataError) as caught:
+        list(open_source(path, pair_fields=("source", "target")).documents())
+    assert str(caught.value).startswith(f"{path}, {message}")
 
 
 # Bad input

@@ -23,7 +23,7 @@ def make_updater():
     """An Updater around a fresh model; by default plain SGD at rate 1, so that a weight moves by its gradient."""
 
     def make(
-        optimizer=None, *, dropout=0.0, scaler=None, recompute=False, grad_clip=1e9, seed=0, smoothing=0.0
+        optimizer=None, *, dropout=0.0, scaler=None, recompute="none", grad_clip=1e9, seed=0, smoothing=0.0
     ):
         config = DecoderConfig(
             vocab_size=VOCABULARY, d_model=8, num_layers=2, num_heads=2, max_seq_len=8, dropout=dropout

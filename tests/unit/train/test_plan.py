@@ -32,6 +32,7 @@ def plan(device=PLAIN_CPU, *words, vocab_size=257, windows_per_epoch=1000, flops
         config,
         device,
         vocab_size=vocab_size,
+        start_id=256,
         windows_per_epoch=windows_per_epoch,
         training_flops_per_token=flops,
     )
@@ -134,7 +135,7 @@ def test_a_run_by_time_has_no_number_of_steps():
 
 def test_a_micro_batch_is_smaller_where_memory_is_short():
     config = from_tree(RunConfig, override(to_tree(run_preset("debug")), ["train.batch_tokens=6400"]))
-    needs = {"vocab_size": 257, "windows_per_epoch": 1000, "training_flops_per_token": 1e5}
+    needs = {"vocab_size": 257, "start_id": 256, "windows_per_epoch": 1000, "training_flops_per_token": 1e5}
     sizes = [
         make_plan(config, PLAIN_CPU, largest_micro_batch=fits, **needs).micro_batch
         for fits in (None, 24, 3, 1)
@@ -172,7 +173,9 @@ def test_every_choice_has_its_reason():
 @pytest.mark.parametrize("device", [PLAIN_CPU, BF16_CPU, MPS, NEW_GPU, OLD_GPU])
 def test_the_resolved_config_plans_the_same_run_again(device):
     first = plan(device, "train.steps=100_000", flops=LONG)
-    again = make_plan(first.config, device, vocab_size=257, windows_per_epoch=1, training_flops_per_token=1)
+    again = make_plan(
+        first.config, device, vocab_size=257, start_id=256, windows_per_epoch=1, training_flops_per_token=1
+    )
     assert again.config == first.config
     assert again.precision.name == first.precision.name
     assert (again.seq_len, again.micro_batch, again.accumulation, again.steps, again.compiled) == (

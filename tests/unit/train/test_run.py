@@ -14,7 +14,7 @@ from pellucid.data.loader import TrainingLoader
 from pellucid.errors import CheckpointError, DataError, StorageError, TrainingError
 from pellucid.evaluate import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
-from pellucid.model import decoder
+from pellucid.model import stack
 from pellucid.runtime.device import choose_device
 from pellucid.train import resume
 from pellucid.train.facts import Request
@@ -128,20 +128,22 @@ def test_the_same_seed_gives_the_same_run_to_the_bit_and_another_seed_another(tr
     assert not set(losses(first)) & set(losses(other))
 
 
+@pytest.mark.parametrize("mode", ["full", "selective"])
 @pytest.mark.parametrize("dropout", [0, 0.2])
-def test_activation_checkpointing_changes_no_bit(train_tiny, dropout):
+def test_activation_checkpointing_changes_no_bit(train_tiny, dropout, mode):
     words = (f"model.dropout={dropout}", "train.micro_batch=4")
-    kept, recomputed = train_tiny(*words), train_tiny(*words, "train.activation_checkpointing=full")
+    kept, recomputed = train_tiny(*words), train_tiny(*words, f"train.activation_checkpointing={mode}")
     assert compare_runs(kept.directory, recomputed.directory) == []
 
 
-@pytest.mark.parametrize(("mode", "recomputes"), [("none", False), ("full", True)])
+@pytest.mark.parametrize(("mode", "recomputes"), [("none", False), ("full", True), ("selective", True)])
 def test_activations_are_recomputed_where_that_is_asked_for(train_tiny, monkeypatch, mode, recomputes):
     calls = []
-    checkpointed = decoder.checkpoint
-    monkeypatch.setattr(decoder, "checkpoint", lambda *a, **k: calls.append(a) or checkpointed(*a, **k))
+    for name, run in stack._CHECKPOINTS.items():
+        counted = lambda *a, name=name, run=run, **k: calls.append(name) or run(*a, **k)  # noqa: E731
+        monkeypatch.setitem(stack._CHECKPOINTS, name, counted)
     train_tiny(f"train.activation_checkpointing={mode}", "model.num_layers=2")
-    assert len(calls) == (8 * 2 if recomputes else 0)
+    assert calls == [mode] * (8 * 2 if recomputes else 0)
 
 
 def test_dropout_is_drawn_from_the_runs_seed(train_tiny, monkeypatch):

@@ -11,14 +11,25 @@ from pellucid.config import Config
 
 @dataclass(frozen=True)
 class Document:
-    """One text, and where it stands."""
+    """One text, or a source and its target, and where it stands."""
 
     text: str
-    """Never empty."""
+    """Never empty. The source of a pair."""
     where: str
     """For messages: the file, and the line where a file holds several documents."""
     source_bytes: int
     """How many of the source's bytes it took, for progress: the sum over a source is at most its size."""
+    target: str | None = None
+    """What the text is to be turned into, in paired data; never empty."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text alone, or source and target."""
+        return (self.text,) if self.target is None else (self.text, self.target)
+
+
+PairFields = tuple[str, str]
+"""The fields of a .jsonl line that hold the source and the target of a pair."""
 
 
 class SourceFile(Config):
@@ -35,7 +46,9 @@ class SourceRecord(Config):
 
     name: str
     text_field: str | None = None
-    """The field that was read from .jsonl lines; None where no file is .jsonl."""
+    """The field that was read from .jsonl lines; None where no file is .jsonl, and in paired data."""
+    pair_fields: PairFields | None = None
+    """In paired data, the fields that were read from .jsonl lines."""
     files: tuple[SourceFile, ...]
 
 
@@ -66,6 +79,12 @@ class Source(Protocol):
         ...
 
 
+def texts(source: Source) -> Iterator[str]:
+    """Every text of a source, the targets of pairs too: the corpus of a tokenizer that is made from it."""
+    for document in source.documents():
+        yield from document.texts
+
+
 class JoinedSources:
     """Several sources, one after the other, as one collection of documents."""
 
@@ -84,10 +103,10 @@ class JoinedSources:
 
     def record(self) -> SourceRecord:
         records = [source.record() for source in self._sources]
-        fields = [record.text_field for record in records if record.text_field is not None]
         return SourceRecord(
             name=self.name,
-            text_field=fields[0] if fields else None,
+            text_field=next((r.text_field for r in records if r.text_field is not None), None),
+            pair_fields=next((r.pair_fields for r in records if r.pair_fields is not None), None),
             files=tuple(file for record in records for file in record.files),
         )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pellucid.config import nearest
-from pellucid.data.sources.base import Document, SourceFile, SourceRecord
+from pellucid.data.sources.base import Document, PairFields, SourceFile, SourceRecord
 from pellucid.errors import DataError
 from pellucid.runtime.files import sha256_file
 
@@ -22,6 +22,10 @@ SUFFIXES = (".txt", ".jsonl")
 _BOM = "\ufeff"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _READABLE = "a .txt file (one document) or a .jsonl file (one JSON object with the text a line)"
+PAIRS_WANTED = (
+    "data.objective.kind 'paired' reads .jsonl files, with a source and a target a line; name such a file, or a "
+    "folder of them"
+)
 
 
 class FileSource:
@@ -31,21 +35,31 @@ class FileSource:
     .jsonl file is one document: the string in its field `text_field`. Blank lines, documents without a
     character, and files and folders whose name starts with a dot are passed over.
 
+    With `pair_fields`, a line of a .jsonl file is a source and its target, and no .txt file is read.
+
     Text is UTF-8, with or without a byte-order mark, and is kept as it is: line ends are not translated,
     Unicode is not normalised. A .txt file, or one line of a .jsonl file, is held in memory at a time.
 
     Raises DataError for a path that is missing, unreadable, of another kind, or empty; while reading, for
-    bytes that are not text, a line that is not JSON, and a line without the field.
+    bytes that are not text, a line that is not JSON, a line without the field, and half a pair.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, text_field: str = "text") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        text_field: str = "text",
+        pair_fields: PairFields | None = None,
+    ) -> None:
         root = Path(path).expanduser()
-        self._text_field = text_field
+        self._text_field, self._pair_fields = text_field, pair_fields
         self.name = root.absolute().name
         with _reading(root):
             is_folder = root.is_dir()
             self._folder = root if is_folder else root.parent
             self._paths = _text_files_below(root) if is_folder else [_one_file(root)]
+            if pair_fields is not None:
+                self._paths = _with_pairs(root, self._paths)
             self._sizes = [file.stat().st_size for file in self._paths]
         for file, size in zip(self._paths, self._sizes, strict=True):
             if size == 0:
@@ -72,7 +86,10 @@ class FileSource:
             files.append(SourceFile(name=name, size_bytes=size, sha256=digest))
         has_fields = any(path.suffix.lower() == ".jsonl" for path in self._paths)
         return SourceRecord(
-            name=self.name, text_field=self._text_field if has_fields else None, files=tuple(files)
+            name=self.name,
+            text_field=self._text_field if has_fields and self._pair_fields is None else None,
+            pair_fields=self._pair_fields,
+            files=tuple(files),
         )
 
     def documents(self) -> Iterator[Document]:
@@ -81,7 +98,7 @@ class FileSource:
                 if path.suffix.lower() == ".txt":
                     yield _read_text(path)
                 else:
-                    yield from _read_lines(path, self._text_field)
+                    yield from _read_lines(path, self._pair_fields or (self._text_field,))
 
 
 # Finding files --------------------------------------------------------------------------------------
@@ -114,6 +131,13 @@ def _text_files_below(folder: Path) -> list[Path]:
     return sorted(texts, key=lambda path: path.relative_to(folder).as_posix())
 
 
+def _with_pairs(root: Path, paths: list[Path]) -> list[Path]:
+    lines = [path for path in paths if path.suffix.lower() == ".jsonl"]
+    if not lines:
+        raise DataError(f"{root}: holds .txt text and no pairs; {PAIRS_WANTED}")
+    return lines
+
+
 # Reading them ---------------------------------------------------------------------------------------
 
 
@@ -144,7 +168,8 @@ def _read_text(path: Path) -> Document:
     return Document(text, where=str(path), source_bytes=size)
 
 
-def _read_lines(path: Path, text_field: str) -> Iterator[Document]:
+def _read_lines(path: Path, names: tuple[str, ...]) -> Iterator[Document]:
+    """A document a line, from the field of that name; a pair, from two."""
     start = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -158,13 +183,14 @@ def _read_lines(path: Path, text_field: str) -> Iterator[Document]:
             decoded = decoded.rstrip("\r\n")
             if number == 1:
                 decoded = decoded.removeprefix(_BOM)
-            text = _text_of(decoded, text_field, where) if decoded.strip() else ""
-            if text:
-                yield Document(text, where=where, source_bytes=len(line))
+            found = _strings_of(decoded, names, where) if decoded.strip() else ("",)
+            if any(found):
+                text, target = found if len(found) == 2 else (found[0], None)
+                yield Document(text, where=where, source_bytes=len(line), target=target)
             start += len(line)
 
 
-def _text_of(line: str, text_field: str, where: str) -> str:
+def _strings_of(line: str, names: tuple[str, ...], where: str) -> tuple[str, ...]:
     try:
         value: Any = json.loads(line)
     except json.JSONDecodeError as error:
@@ -172,19 +198,31 @@ def _text_of(line: str, text_field: str, where: str) -> str:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not usable JSON: {error}") from None
     if not isinstance(value, dict):
-        raise DataError(f"{where}: wanted a JSON object with a field {text_field!r}, not {_kind(value)}")
-    fields = cast(dict[str, Any], value)
-    if text_field not in fields:
-        names = ", ".join(fields) or "none"
+        wanted = " and ".join(f"a field {name!r}" for name in names)
+        raise DataError(f"{where}: wanted a JSON object with {wanted}, not {_kind(value)}")
+    found = tuple(_string_of(cast(dict[str, Any], value), name, names, where) for name in names)
+    if any(found) and not all(found):
         raise DataError(
-            f"{where}: there is no field {text_field!r} (fields: {names}); "
-            "name the field that holds the text with data.text_field"
+            f"{where}: field {names[found.index('')]!r} is empty; a pair needs a source and a target: "
+            "remove the line, or complete it"
         )
-    text = fields[text_field]
+    return found
+
+
+def _string_of(fields: dict[str, Any], name: str, names: tuple[str, ...], where: str) -> str:
+    if name not in fields:
+        known = ", ".join(fields) or "none"
+        fix = (
+            "name the field that holds the text with data.text_field"
+            if len(names) == 1
+            else "name the fields of a pair with data.objective.source_field and data.objective.target_field"
+        )
+        raise DataError(f"{where}: there is no field {name!r} (fields: {known}); {fix}")
+    text = fields[name]
     if not isinstance(text, str):
-        raise DataError(f"{where}: field {text_field!r} holds {_kind(text)}, not a string")
+        raise DataError(f"{where}: field {name!r} holds {_kind(text)}, not a string")
     if _SURROGATE.search(text):
-        raise DataError(f"{where}: field {text_field!r} holds half of a surrogate pair, which is not text")
+        raise DataError(f"{where}: field {name!r} holds half of a surrogate pair, which is not text")
     return text
 
 
