@@ -85,8 +85,10 @@ def generate(
 
     for number, text in enumerate([prompt] if prompt is not None else _ask()):
         turn = sampling.model_copy(update={"seed": sampling.seed + number})
-        loaded.tokenizer.encode(text)  # what is no text is refused before any of it is shown
-        if not json and prompt is not None:
+        loaded.tokenizer.encode(
+            text, allow_special=not loaded.model.continues_prompt
+        )  # what is no text is refused before any of it is shown
+        if not json and prompt is not None and loaded.model.continues_prompt:
             show(text)
         try:
             result = generate_text(loaded.model, loaded.tokenizer, text, turn, on_text=None if json else show)

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 import pellucid
-from pellucid.cli import config, evaluate, generate, plan, prepare, train, verify_resume
+from pellucid.cli import config, demo, evaluate, generate, plan, prepare, train, verify_resume
 from pellucid.errors import PellucidError
 
 SPIN_COUNT = "1000"
@@ -60,7 +60,7 @@ app = typer.Typer(
     result_callback=_leave,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (train, generate, evaluate, prepare, plan, config, verify_resume):
+for module in (demo, train, generate, evaluate, prepare, plan, config, verify_resume):
     module.register(app)
 
 

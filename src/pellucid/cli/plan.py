@@ -29,7 +29,7 @@ def plan(
     device: DeviceName = None,
     json: Json = False,
 ) -> int:
-    """Parameters and memory of a preset, and how its batch is cut, without training."""
+    """Parameters, FLOPs and memory of a preset, and how its batch is cut, without training."""
     from pellucid.runtime.device import choose_device
     from pellucid.train.cost import estimate_cost
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pellucid.cli.options import Json, print_json
+from pellucid.errors import ConfigError
 from pellucid.runtime.console import message_console
 
 
@@ -30,6 +32,23 @@ def prepare(
         typer.Option("--ranks-file", help="The ranks of cl100k_base or o200k_base.", show_default=False),
     ] = None,
     text_field: Annotated[str, typer.Option("--text-field", help="The field of .jsonl lines.")] = "text",
+    source_field: Annotated[
+        str | None,
+        typer.Option("--source-field", help="Pairs: the field of the source.", show_default=False),
+    ] = None,
+    target_field: Annotated[
+        str | None,
+        typer.Option("--target-field", help="Pairs: the field of the target.", show_default=False),
+    ] = None,
+    special_tokens: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--special-token", help="A token added to the tokenizer's own; repeatable.", show_default=False
+        ),
+    ] = None,
+    sentinels: Annotated[
+        int, typer.Option("--sentinels", help="Add <extra_id_0> and so on, for span corruption.")
+    ] = 0,
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Part held out for validation.")
     ] = 0.1,
@@ -39,15 +58,24 @@ def prepare(
     import os
 
     from pellucid import tokenizers
+    from pellucid.data.objectives import sentinel_names
     from pellucid.data.prepare import prepare as prepare_shards
-    from pellucid.data.sources import open_source
-    from pellucid.data.sources.base import JoinedSources
+    from pellucid.data.sources import open_source, texts
 
     console = message_console()
-    opened = [open_source(source, text_field=text_field) for source in sources]
-    source = opened[0] if len(opened) == 1 else JoinedSources(opened)
-    settings = {"kind": tokenizer, **({"ranks_file": str(ranks_file)} if ranks_file else {})}
-    built = tokenizers.build(settings, lambda: (document.text for document in source.documents()))
+    if (source_field is None) != (target_field is None):
+        raise ConfigError(
+            "--source-field and --target-field name the two sides of a pair; give both or neither"
+        )
+    pair_fields = (source_field, target_field) if source_field and target_field else None
+    source = open_source(*sources, text_field=text_field, pair_fields=pair_fields)
+    added = [*sentinel_names(sentinels), *(special_tokens or [])]
+    settings = {
+        "kind": tokenizer,
+        **({"ranks_file": str(ranks_file)} if ranks_file else {}),
+        **({"special_tokens": added} if added else {}),
+    }
+    built = tokenizers.build(settings, lambda: texts(source))
 
     def show(done: int, total: int) -> None:
         console.print(f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB")
@@ -69,5 +97,7 @@ def prepare(
         )
     words = [f"data.path={out}", f"data.tokenizer.kind={tokenizer}"]
     words += [f"data.tokenizer.ranks_file={ranks_file}"] if ranks_file else []
-    console.print(f"next: {shlex.join(['pellucid', 'train', 'quick', *words])}", style="bold")
+    words += [f"data.tokenizer.special_tokens={dumps(added)}"] if added else []
+    preset = "pairs-quick" if pair_fields else "quick"
+    console.print(f"next: {shlex.join(['pellucid', 'train', preset, *words])}", style="bold")
     return 0

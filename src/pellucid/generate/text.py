@@ -65,11 +65,14 @@ def stream_text(
     *,
     cache_dtype: torch.dtype | None = None,
 ) -> Generator[str, None, Generation]:
-    """Yield the continuation (from an encoder-decoder: the answer) in pieces of whole characters; the generator's return value is the Generation.
+    """Yield the continuation (from an encoder-decoder: the answer) in pieces of whole characters.
+
+    The generator's return value is the Generation.
 
     Text ends at the tokenizer's end-of-text id or after `sampling.max_new_tokens` ids; the pieces joined are
     `Generation.text`. A character whose bytes come as several ids is held back until it is whole; bytes that
-    are no UTF-8 become U+FFFD. Special tokens in the prompt are plain text. An empty prompt starts from the
+    are no UTF-8 become U+FFFD. Special tokens in the prompt are plain text, but in an
+    encoder's source, which may hold sentinels (`<extra_id_0>`). An empty prompt starts from the
     end-of-text id, after which a model has learned that a text begins, or from a newline where the tokenizer
     has none. Of a prompt longer than the context the newest part is read (see `decoding.decode`), and the
     Generation says how much. Dropout is off until the generator ends.
@@ -84,7 +87,10 @@ def stream_text(
             f"{model.vocab_size}; use the tokenizer that the model was trained with"
         )
     device = model.device
-    prompt_ids = torch.as_tensor(_start(tokenizer, prompt).astype(np.int64), device=device)[None]
+    allow_special = not model.continues_prompt
+    prompt_ids = torch.as_tensor(_start(tokenizer, prompt, allow_special).astype(np.int64), device=device)[
+        None
+    ]
     pick = sampling.build(device, vocab_size=tokenizer.vocab_size)
     end_of_text = tokenizer.end_of_text_id
     utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -119,10 +125,10 @@ def stream_text(
     )
 
 
-def _start(tokenizer: Tokenizer, prompt: str) -> NDArray[np.uint32]:
+def _start(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> NDArray[np.uint32]:
     """The ids to continue: the prompt's, or for an empty prompt those that a text begins after."""
     if prompt:
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(prompt, allow_special=allow_special)
     if tokenizer.end_of_text_id is not None:
         return np.array([tokenizer.end_of_text_id], dtype=np.uint32)
     try:

@@ -93,7 +93,16 @@ def _overfit(plan: Plan, batch: list[TensorBatch]) -> list[float]:
         plan.precision.gradient_scaler(),
     )
     loss = LinearCrossEntropy()  # label smoothing would put a floor under the loss
-    update = Updater(state, model, loss, plan.precision, train.grad_clip, recompute="none", seed=train.seed)
+    update = Updater(
+        state,
+        model,
+        loss,
+        plan.precision,
+        train.grad_clip,
+        recompute="none",
+        seed=train.seed,
+        window_tokens=plan.seq_len,
+    )
     losses: list[float] = []
     while len(losses) < _OVERFIT_STEPS and not (losses and losses[-1] < _OVERFIT_SHARE * losses[0]):
         losses.append(update(batch, train.lr * min(1.0, (len(losses) + 1) / 10))[0])

@@ -52,7 +52,7 @@ class TrainConfig(Config):
     eval_every: int = Field(default=250, gt=0)
     """Updates between evaluations on the validation split."""
     eval_tokens: int | None = Field(default=None, gt=0)
-    """Evaluate on this many first tokens of the validation split. Left out: on all of it."""
+    """Evaluate on this many first targets of the validation split. Left out: on all of it."""
     checkpoint_every: int = Field(default=250, gt=0)
     """Updates between checkpoints; the best one by validation loss is saved besides."""
     keep_checkpoints: int = Field(default=2, gt=0)

@@ -15,7 +15,7 @@ from pellucid.data.objectives import Objective
 from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import ShardSet, open_shards
 from pellucid.model import EncoderDecoderConfig, Transformer
-from pellucid.model.stats import count_token_flops, count_training_state, estimate_activation_bytes, on_meta
+from pellucid.model.stats import count_flops, count_training_state, estimate_activation_bytes, on_meta
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.tokenizers import Tokenizer
@@ -69,7 +69,10 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         vocab_size=data.tokenizer.vocab_size,
         start_id=default_start_id(data.tokenizer),
         windows_per_epoch=order.windows_per_epoch,
-        training_flops_per_token=count_token_flops(model := on_meta(sized), seq_len).training,
+        training_flops_per_token=count_flops(
+            model := on_meta(sized), objective.decoder_len, objective.encoder_len
+        ).training
+        / seq_len,
         largest_micro_batch=_fitting_windows(model, config, seq_len, device),
     )
     return plan, order

@@ -136,6 +136,7 @@ class Session:
                 grad_clip=config.grad_clip,
                 recompute=config.activation_checkpointing,
                 seed=config.seed,
+                window_tokens=plan.seq_len,
             ),
             loader=loader,
             evaluate=self.evaluate,

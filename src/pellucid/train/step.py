@@ -33,6 +33,8 @@ class Updater:
     grad_clip: float
     recompute: Recompute
     seed: int
+    window_tokens: int
+    """Ids of the text that a row of a batch was cut from, whatever part of them is an input or a target."""
 
     def __call__(self, batch: Sequence[TensorBatch], lr: float) -> tuple[float, float]:
         """Update the weights once; returns (mean loss in nats a token, gradient norm before clipping).
@@ -78,16 +80,11 @@ class Updater:
             state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
-        state.tokens += sum(_ids_read(micro) for micro in batch)
+        state.tokens += sum(len(micro.inputs) for micro in batch) * self.window_tokens
         return mean_loss, norm_value
 
     def parameters(self) -> list[nn.Parameter]:
         return [p for p in self.state.model.parameters() if p.grad is not None]
-
-
-def _ids_read(batch: TensorBatch) -> int:
-    """Ids that went through the model, those of an encoder's source included."""
-    return batch.inputs.numel() + (0 if batch.encoder_inputs is None else batch.encoder_inputs.numel())
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], largest: float) -> Tensor:

@@ -101,7 +101,7 @@ def test_too_little_text(cli, tiny, files, more, words):
         (["debug", "train.compile=perhaps"], ["train.compile", "'perhaps'"]),
         (["debug", "train.lr.peak=1"], ["train.lr.peak=1", "single value"]),
         (["debug", "model.norm.kind=layernrom"], ["model.norm.kind", "did you mean 'layernorm'", "rmsnorm"]),
-        (["debug", "model.position.kind=alibi"], ["model.position.kind", "'alibi'", "rope", "learned"]),
+        (["debug", "model.position.kind=alibo"], ["model.position.kind", "'alibo'", "rope", "learned"]),
         (["debug", "data.tokenizer=gtp2"], ["data.tokenizer", "'gtp2'", "did you mean 'gpt2'", "byte"]),
         (["debug", "train.optimizer.kind=sgd"], ["train.optimizer.kind", "'sgd'", "adamw"]),
         (["debug", "model.position.theta=500", "model.position.kind=learned"],

@@ -63,3 +63,28 @@ def test_a_plan_as_json_has_bare_numbers(cli, tiny):
 def test_large_models_are_planned_without_being_built(cli, preset):
     plan = cli("plan", preset, "--json").json
     assert plan["weights_bytes"] == 4 * plan["parameters"] > 400_000_000
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [("gpt2-xl", "1,557,611,200"), ("encdec-large", "747,884,800"), ("t5-small", "76,961,152")],
+)
+def test_a_model_preset_is_planned_by_its_name_with_its_true_size(cli, preset, parameters):
+    outcome = cli("plan", preset)
+    assert outcome.status == 0
+    assert f"{parameters} (" in outcome.out
+
+
+def test_an_encoder_decoders_plan_says_what_it_reads_and_what_it_writes(cli):
+    outcome = cli("plan", "encdec-quick")
+    assert outcome.status == 0
+    rows = {line[:17].strip(): line[17:].strip() for line in outcome.out.splitlines()}
+    assert rows["model"] == "encoder-decoder"
+    assert rows["window"] == "231 source tokens, 52 target tokens"
+    assert rows["cache"].endswith("MiB to generate 256 tokens")
+
+
+def test_a_mixture_of_experts_states_what_works_on_a_token(cli, tiny):
+    plan = cli("plan", *tiny, "model.feed_forward.kind=moe", "--json").json
+    assert 0 < plan["active_parameters"] < plan["parameters"]
+    assert "active, " in cli("plan", *tiny, "model.feed_forward.kind=moe").out

@@ -12,6 +12,8 @@ from pellucid.errors import TokenizerError
 from pellucid.generate.sampling import PRESETS, SamplingConfig
 from pellucid.generate.text import generate_text, stream_text
 from pellucid.model import DecoderConfig, DecoderLM, Hidden, KVCache
+from pellucid.model.decoding import fit
+from pellucid.model.interface import Start
 from pellucid.tokenizers import ByteTokenizer, build
 
 GREEDY = PRESETS["greedy"]
@@ -41,6 +43,7 @@ class Script:
     def __init__(self, ids, *, vocab_size=260, max_seq_len=10_000):
         self.script, self.vocab_size, self.max_seq_len = iter(ids), vocab_size, max_seq_len
         self.read = []
+        self.device, self.continues_prompt = torch.device("cpu"), True
 
     def new_cache(self, batch_size, max_length=None, *, dtype=None):
         self.cache_dtype = dtype
@@ -54,7 +57,7 @@ class Script:
             dtype=dtype or torch.float32,
         )
 
-    def hidden(self, input_ids, *, cache=None, recompute=False):
+    def hidden(self, input_ids, *, cache=None):
         self.read.append(input_ids[0].tolist())
         cache.advance(input_ids.shape[1])
         return Hidden(input_ids[..., None].float())
@@ -62,8 +65,9 @@ class Script:
     def head(self, states):
         return torch.nn.functional.one_hot(torch.tensor([[next(self.script)]]), self.vocab_size).float()
 
-    def head_weight(self):
-        return torch.zeros(self.vocab_size, 1)
+    def start(self, prompt, max_new_tokens, *, documents=None, dtype=None):
+        length = min(self.max_seq_len, fit(prompt, self.max_seq_len).shape[1] + max_new_tokens)
+        return Start(self.new_cache(1, length, dtype=dtype), prompt, documents)
 
     def parameter_roles(self):
         return {}

@@ -38,6 +38,7 @@ def make_updater():
             grad_clip=grad_clip,
             recompute=recompute,
             seed=seed,
+            window_tokens=8,
         )
 
     return make

@@ -1,0 +1,1 @@
+"""Values and run directories → tables, pictures, pages."""

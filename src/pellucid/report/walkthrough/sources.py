@@ -1,0 +1,27 @@
+"""Where a part's code is and what it says of itself, read from the class, so that neither can drift."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pellucid
+
+_PACKAGE = Path(pellucid.__file__).parent
+
+
+def file_of(part: object) -> tuple[str, ...]:
+    """The file of a part's class as it is named in the repository; empty for classes of other libraries."""
+    source = Path(inspect.getsourcefile(part if isinstance(part, type) else type(part)) or "")
+    if not source.is_relative_to(_PACKAGE):
+        return ()
+    return (f"src/pellucid/{source.relative_to(_PACKAGE).as_posix()}",)
+
+
+def formula_of(part: object) -> str:
+    """The first sentence of a class's docstring, which in this project is its formula."""
+    kind = part if isinstance(part, type) else type(part)
+    paragraph = (inspect.cleandoc(kind.__doc__) if kind.__doc__ else "").split("\n\n")[0]
+    sentence = " ".join(paragraph.split()).split(" Source:")[0]
+    return re.split(r"(?<=[^.\s]{2})\.\s", f"{sentence} ")[0].strip().rstrip(".")
