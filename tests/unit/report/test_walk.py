@@ -211,11 +211,12 @@ def test_t5_and_alibi_show_what_was_added_to_the_scores(decoder, stroll):
 def test_a_relu_shows_its_silent_units(decoder, stroll):
     model = decoder(feed_forward={"kind": "relu", "d_ff": 10}, bias=True)
     with torch.no_grad():
-        model.blocks[0].feed_forward.up.bias.fill_(-100)
-        model.blocks[0].feed_forward.up.bias[:3] = 100
+        model.blocks[0].feed_forward.up.weight.zero_()
+        model.blocks[0].feed_forward.up.bias.copy_(torch.tensor([100.0, 50.0, 5.0] + [-1.0] * 7))
     numbers = stroll(model).section("The feed-forward layer").numbers
     assert (numbers["width"], numbers["zero"]) == (10, pytest.approx(0.7))
-    assert numbers["active"] == pytest.approx([0.3] * 13)
+    assert numbers["active"] == pytest.approx([0.2] * 13)  # 5 is less than a tenth of 100
+    assert numbers["strongest"] == [0] * 13
 
 
 def test_experts_are_those_that_the_router_chose(decoder, stroll):
@@ -386,6 +387,14 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused(decoder):
 def test_half_a_character_is_refused(decoder, stroll):
     with pytest.raises(TokenizerError, match="surrogate"):
         stroll(decoder(), "caf\udce9")
+
+
+def test_the_default_sentence_is_cut_to_a_small_context_and_refused_where_it_cannot_be_read(decoder, stroll):
+    assert stroll(decoder(max_seq_len=5), None).text == "To be"
+    digits = build("char", lambda: ["0123456789"])
+    with pytest.raises(TokenizerError, match=r"the demo's own sentence cannot be read by this model.*--text"):
+        walk(decoder(), digits, origin=Origin.random("x", seed=0))
+    walk(decoder(), digits, "123", origin=Origin.random("x", seed=0))
 
 
 def test_an_unknown_section_is_named(decoder, stroll):
