@@ -26,7 +26,10 @@ VARIANTS = {
 ACTIVATIONS = {"relu": {}, "gelu": {"approximate": False}}
 
 variants = pytest.mark.parametrize("variant", VARIANTS)
-kernels = pytest.mark.parametrize("kernel", ["auto", "reference", "flex"])
+variants_and_kernels = pytest.mark.parametrize(
+    ("variant", "kernel"),
+    [*((variant, kernel) for variant in VARIANTS for kernel in ("auto", "reference")), ("pre-norm", "flex")],
+)
 
 # Rows of text with padding (-1) before, after, and nowhere.
 SOURCE_DOCUMENTS = torch.tensor([[-1, -1, 0, 0, 0, 0, 0], [0] * 7, [0, 0, 0, 0, -1, -1, -1]])
@@ -97,6 +100,7 @@ def as_torch(stack: nn.Module, variant: str, *, reads_source: bool = False) -> n
         dtype=torch.float64,
     )
     norm = None
+    assert (stack.final_norm is None) == (tree["block"] == "post_norm")
     if stack.final_norm is not None:
         norm = nn.LayerNorm(D_MODEL, eps=EPS, bias=tree["bias"], dtype=torch.float64)
         copy_norm(norm, stack.final_norm)
@@ -152,8 +156,7 @@ def close(ours: Tensor, expected: Tensor) -> None:
 # Decoder ----------------------------------------------------------------------------------------------
 
 
-@kernels
-@variants
+@variants_and_kernels
 def test_decoder_is_torchs_encoder_with_a_causal_mask(variant: str, kernel: str) -> None:
     model, ids = decoder(variant, kernel), draw_ids(9, seed=1)
     states = as_torch(model, variant)(F.embedding(ids, model.embedding.table), mask=above_diagonal(9))
@@ -161,8 +164,7 @@ def test_decoder_is_torchs_encoder_with_a_causal_mask(variant: str, kernel: str)
     close(model(ids), states @ model.embedding.table.T)
 
 
-@kernels
-@variants
+@variants_and_kernels
 def test_padded_decoder_is_torchs_with_a_key_padding_mask(variant: str, kernel: str) -> None:
     model, ids = decoder(variant, kernel), draw_ids(6, seed=1)
     is_padding = TARGET_DOCUMENTS < 0
@@ -198,8 +200,7 @@ def torch_states(
     return memory, states
 
 
-@kernels
-@variants
+@variants_and_kernels
 def test_encoder_decoder_is_torchs(variant: str, kernel: str) -> None:
     model, source, target = encoder_decoder(variant, kernel), draw_ids(7, seed=1), draw_ids(6, seed=2)
     memory, states = torch_states(model, variant, source, target)
@@ -224,8 +225,7 @@ def test_a_tied_head_is_the_targets_table(variant: str) -> None:
     close(model(source, target), states @ model.target_embedding.table.T)
 
 
-@kernels
-@variants
+@variants_and_kernels
 def test_padded_source_and_target_are_torchs_with_padding_masks(variant: str, kernel: str) -> None:
     model, source, target = encoder_decoder(variant, kernel), draw_ids(7, seed=1), draw_ids(6, seed=2)
     source_padding, target_padding = SOURCE_DOCUMENTS < 0, TARGET_DOCUMENTS < 0

@@ -15,6 +15,9 @@ from pellucid.data.batch import gather
 from pellucid.data.encoding import pieces
 from pellucid.data.evaluation import evaluation_batches, scored_tokens
 from pellucid.data.loader import TrainingLoader
+from pellucid.data.objectives import Paired
+from pellucid.data.objectives.prefix import Cut
+from pellucid.data.objectives.span_corruption import corrupt, noise, segments
 from pellucid.data.order import TrainingOrder, Window
 from pellucid.data.prepare import content_hash, prepare
 from pellucid.data.shards import ShardWriter, Split, open_shards
@@ -75,6 +78,7 @@ def whole_epoch(
     return result
 
 
+@settings(deadline=None)
 @given(SHARDS, st.integers(1, 20), SEEDS, st.integers(1, 8), st.integers(0, 3))
 def test_a_window_is_located_where_the_written_out_order_has_it(
     shards: list[int], T: int, seed: int, shuffle_shards: int, number: int
@@ -139,6 +143,111 @@ def test_evaluation_scores_each_token_after_a_shards_first_once_and_in_order(
     assert targets.tolist() == wanted.tolist()
     assert contexts.tolist() == (wanted - 1).tolist()
     assert len(targets) == scored_tokens(split, max_tokens) == sum(batch.weights.sum() for batch in batches)
+
+
+# Objectives
+
+FRACTIONS = st.floats(0.01, 0.99)
+MEANS = st.floats(1, 20)
+
+
+def put_together(source: list[int], target: list[int], first_sentinel: int) -> list[int]:
+    """The window again: each sentinel of the source replaced by what follows it in the target."""
+    spans: dict[int, list[int]] = {}
+    for token in target:
+        if token >= first_sentinel:
+            spans[token] = []
+        else:
+            spans[next(reversed(spans))].append(token)
+    assert spans.pop(target[-1]) == []  # the final sentinel, which no span has
+    assert all(spans.values())
+    assert [token for token in source if token >= first_sentinel] == list(spans)
+    return [token for mark in source for token in spans.get(mark, [mark])]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 300), FRACTIONS, MEANS, SEEDS)
+def test_a_corrupted_window_can_be_put_together_again(
+    length: int, density: float, mean: float, key: int
+) -> None:
+    count, spans = noise(length, density, mean)
+    kept, cut = segments(length - count, spans, derive(key, "a")), segments(count, spans, derive(key, "b"))
+    assert (kept.sum(), cut.sum(), len(kept), len(cut)) == (length - count, count, spans, spans)
+    assert min(kept.min(), cut.min()) >= 1
+    source, target = corrupt(
+        np.arange(length, dtype=np.uint16), np.arange(1000, 1000 + spans + 1), kept=kept, cut=cut
+    )
+    assert (len(source), len(target)) == (length - count + spans, count + spans + 1)
+    assert put_together(source.tolist(), target.tolist(), 1000) == list(range(length))
+
+
+@settings(deadline=None)
+@given(st.integers(2, 300), FRACTIONS, MEANS)
+def test_a_shorter_window_never_needs_more_room(length: int, density: float, mean: float) -> None:
+    """So the last window of a shard fits the shapes of the whole ones."""
+    sizes = [
+        (n - cut + spans, cut + spans)
+        for n in range(2, length + 1)
+        for cut, spans in [noise(n, density, mean)]
+    ]
+    assert [source for source, _ in sizes] == sorted(source for source, _ in sizes)
+    assert max(target for _, target in sizes) == sizes[-1][1]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 300), st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted), SEEDS)
+def test_a_window_is_cut_within_the_fractions_and_a_shorter_one_needs_no_more_room(
+    length: int, fractions: list[float], key: int
+) -> None:
+    cut = Cut(*fractions)
+    for n in range(2, length + 1):
+        shortest, longest = cut.between(n)
+        assert 1 <= shortest <= cut.place(n, key) <= longest <= n - 1
+        assert longest <= cut.between(length)[1]
+        assert n - shortest <= length - cut.between(length)[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.text("abcdefgh", min_size=1, max_size=12), st.text("xyz", min_size=1, max_size=12)),
+             min_size=2, max_size=20, unique=True),
+    st.integers(1, 40),
+    FRACTIONS,
+)  # fmt: skip
+def test_pairs_are_read_back_whole_wherever_shards_are_cut(
+    pairs: list[tuple[str, str]], shard_tokens: int, fraction: float
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        path, out = Path(name) / "a.jsonl", Path(name) / "out"
+        lines = [json.dumps({"q": source, "a": target}) + "\n" for source, target in pairs]
+        path.write_text("".join(lines), encoding="utf-8")
+        source = open_source(path, pair_fields=("q", "a"))
+        prepare(source, ByteTokenizer(), out, val_fraction=fraction, shard_tokens=shard_tokens)
+        shards, objective = open_shards(out), Paired(13, start_id=256)
+        found: list[tuple[str, str]] = []
+        for split in (shards.train, shards.val):
+            for batch in objective.evaluation_batches(split, 3):
+                for row in range(3):
+                    if batch.origin.windows[row] >= 0:
+                        source_ids = batch.encoder_inputs[row][batch.encoder_documents[row] == 0]
+                        target_ids = batch.targets[row][batch.weights[row] > 0]
+                        assert target_ids[-1] == 256
+                        texts = (
+                            bytes(ids.astype(np.uint8)).decode() for ids in (source_ids, target_ids[:-1])
+                        )
+                        found.append(tuple(texts))
+        del shards, split, batch
+    assert sorted(found) == sorted(pairs)
+
+
+@settings(deadline=None)
+@given(SHARDS, st.integers(0, 900), st.integers(0, 300))
+def test_ids_are_read_across_the_borders_of_shards(lengths: list[int], start: int, count: int) -> None:
+    flat = np.arange(sum(lengths), dtype=np.uint16)
+    split = Split("train", tuple(np.split(flat, np.cumsum(lengths)[:-1])))
+    stop = min(start + count, len(flat))
+    start = min(start, stop)
+    assert split.read(start, stop).tolist() == list(range(start, stop))
 
 
 # Shards and preparation

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pellucid.errors import ConfigError
-from pellucid.presets import RUNS, run_preset
+from pellucid.presets import RUNS, listing, run_preset
 
 if TYPE_CHECKING:
     from pellucid.train.config import RunConfig
 
-PRESETS_HELP = "\b\nPresets:\n" + "\n".join(f"  {name:<17} {preset.summary}" for name, preset in RUNS.items())
+PRESETS_HELP = "\n\n".join(f"\b\n{paragraph}" for paragraph in listing().split("\n\n"))
 
 Words = Annotated[
     list[str] | None,

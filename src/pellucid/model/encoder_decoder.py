@@ -83,6 +83,14 @@ class EncoderDecoderLM(TransformerLM):
         )
 
     @property
+    def _target_table(self) -> TokenEmbedding:
+        return self.embedding if self.config.share_embeddings else self.target_embedding
+
+    @property
+    def _tied_table(self) -> Tensor:
+        return self._target_table.table
+
+    @property
     def start_id(self) -> int:
         return self.config.start_id or 0
 
@@ -130,9 +138,8 @@ class EncoderDecoderLM(TransformerLM):
         self._require_length((cache.length if cache is not None else 0) + input_ids.shape[1])
         places = locate(input_ids, cache, positions, documents)
         mask = Mask(query_documents=places.query_documents, key_documents=places.key_documents)
-        table = self.embedding if self.config.share_embeddings else self.target_embedding
         decoded = self.decoder(
-            table(input_ids),
+            self._target_table(input_ids),
             places,
             mask,
             source=source,

@@ -38,8 +38,12 @@ class TransformerLM(nn.Module):
         return self.embedding.table.device
 
     def head_parameters(self) -> Head:
-        weight = self.embedding.table if self.output is None else self.output.weight
+        weight = self._tied_table if self.output is None else self.output.weight
         return Head(weight, self.vocab_size, self._logit_softcap)
+
+    @property
+    def _tied_table(self) -> Tensor:
+        return self.embedding.table
 
     def head(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         return self.head_parameters().logits(states)

@@ -62,7 +62,7 @@ def _count(documents: Int[Tensor, "B T"], cache: KVCache | None) -> Int[Tensor, 
         assert cache.positions is not None
         reached = cache.positions[:, cache.length - 1 : cache.length] + 1
         before = (
-            documents[:, :1]
+            torch.zeros_like(documents[:, :1])
             if cache.documents is None
             else cache.documents[:, cache.length - 1 : cache.length]
         )

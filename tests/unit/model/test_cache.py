@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid.model import DecoderConfig, DecoderLM, KVCache
+from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM, KVCache
+from pellucid.model.cache import CrossCache
 
 
 @pytest.fixture
@@ -102,6 +103,90 @@ def test_reorder_lets_rows_continue_others(model: DecoderLM, rows) -> None:
     new = draw_ids(len(rows), 4)
     expected = model(torch.cat([ids[torch.as_tensor(rows)], new], dim=1))[:, 6:]
     close(model(new, cache=cache), expected)
+
+
+# Rows that differ: padding, packing, an encoded source ------------------------------------------------------
+
+DOCUMENTS = torch.tensor([[-1, -1, 0, 0, 0, 0], [0, 0, 0, 1, 1, 1], [0] * 6])
+
+
+def test_places_are_kept_only_once_rows_differ(model: DecoderLM) -> None:
+    cache = model.new_cache(3)
+    model(draw_ids(3, 2), cache=cache)
+    assert cache.positions is cache.documents is None
+    model.hidden(draw_ids(3, 6), cache=cache, documents=DOCUMENTS)
+    assert cache.positions is not None
+    assert cache.documents is not None
+    assert cache.positions[:, :8].tolist()[2] == list(range(8))
+    assert cache.documents[:, :8].tolist() == [[0, 0, *row] for row in DOCUMENTS.tolist()]
+
+
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1, 0], [0], [1, 0, 1, 2]], ids=str)
+def test_reorder_takes_the_places_along(model: DecoderLM, rows: list[int]) -> None:
+    ids, new, cache = draw_ids(3, 6), draw_ids(len(rows), 4), model.new_cache(3)
+    model.hidden(ids, cache=cache, documents=DOCUMENTS)
+    cache.reorder(rows)
+    documents = torch.cat((DOCUMENTS, DOCUMENTS[:, -1:].expand(3, 4)), dim=1)[rows]
+    expected = model.hidden(torch.cat((ids[rows], new), dim=1), documents=documents).states[:, 6:]
+    close(model.hidden(new, cache=cache).states, expected)
+
+
+def test_crop_forgets_the_places_too(model: DecoderLM) -> None:
+    ids, cache = draw_ids(3, 6), model.new_cache(3)
+    model.hidden(draw_ids(3, 6).flip(1), cache=cache, documents=DOCUMENTS.flip(1))
+    cache.crop(0)
+    model.hidden(ids, cache=cache, documents=DOCUMENTS)
+    cache.crop(5)
+    expected = model.hidden(ids, documents=DOCUMENTS).states[:, 5:]
+    close(model.hidden(ids[:, 5:], cache=cache, documents=DOCUMENTS[:, 5:]).states, expected)
+
+
+def writer() -> EncoderDecoderLM:
+    config = EncoderDecoderConfig(
+        vocab_size=31, d_model=16, num_encoder_layers=1, num_decoder_layers=2, max_seq_len=16
+    )
+    model = EncoderDecoderLM(config).double().eval()
+    for parameter in model.parameters():
+        parameter.normal_(generator=torch.Generator().manual_seed(3), std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("rows", [[2, 0, 1], [1, 1, 0], [0], [1, 0, 1, 2]], ids=str)
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_reorder_takes_the_encoded_source_along(rows: list[int], is_padded: bool) -> None:
+    model, source, target = writer(), draw_ids(3, 6), draw_ids(3, 5)
+    documents = torch.where(DOCUMENTS == 0, 0, -1) if is_padded else None
+    cache = model.start(source, 8, documents=documents).cache
+    target_documents = torch.tensor([[-1, 0, 0, 0, 0], [0] * 5, [0] * 5]) if is_padded else None
+    model.hidden(target, cache=cache, documents=target_documents)
+    cache.reorder(rows)
+    new = draw_ids(len(rows), 2)
+    whole = torch.cat((target[rows], new), dim=1)
+    given = {}
+    if is_padded:
+        zeros = torch.zeros(len(rows), 2, dtype=torch.long)
+        given = {
+            "encoder_documents": documents[rows],
+            "documents": torch.cat((target_documents[rows], zeros), dim=1),
+        }
+    expected = model.hidden(whole, encoder_ids=source[rows], **given).states[:, 5:]
+    close(model.hidden(new, cache=cache).states, expected)
+
+
+def test_crop_keeps_the_encoded_source() -> None:
+    model, source, target = writer(), draw_ids(2, 6), draw_ids(2, 5)
+    cache = model.start(source, 8).cache
+    model.hidden(target.flip(1), cache=cache)
+    cache.crop(0)
+    expected = model.hidden(target, encoder_ids=source).states
+    close(model.hidden(target, cache=cache).states, expected)
+
+
+def test_the_encoded_source_counts_among_the_bytes() -> None:
+    cache = small_cache()
+    before = cache.bytes
+    cache.cross = CrossCache(torch.zeros(2, 1, 1, 7, 2), torch.zeros(2, 1, 1, 7, 2), None)
+    assert cache.bytes == before + 2 * (2 * 1 * 1 * 7 * 2) * 4
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(2, 1), (1, 2)])

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid.model import DecoderConfig, DecoderLM, KVCache
-from pellucid.model.decoding import decode, picker
+from pellucid.model import DecoderConfig, DecoderLM, Hidden
+from pellucid.model.decoding import decode, fit, pad_left, picker
 from pellucid.model.positions import LearnedPositionConfig
 
 VOCABULARY = 31
@@ -64,9 +64,9 @@ def test_text_longer_than_the_context_follows_the_stated_rule(
 
 def test_reads_the_prompt_once_then_each_id_alone_and_half_the_context_when_it_is_full() -> None:
     class Recording(DecoderLM):
-        def hidden(self, input_ids: Tensor, *, cache: KVCache | None = None, recompute: bool = False):
+        def hidden(self, input_ids: Tensor, **given: object) -> Hidden:
             widths.append(input_ids.shape[1])
-            return super().hidden(input_ids, cache=cache, recompute=recompute)
+            return super().hidden(input_ids, **given)
 
     widths: list[int] = []
     model = Recording(build(8).config)
@@ -130,6 +130,71 @@ def test_a_stopped_row_goes_on_with_stop_id_until_every_row_has_stopped() -> Non
     for row, length in enumerate(lengths):
         assert torch.equal(stopped[row, :length], free[row, :length])
         assert (stopped[row, length:] == stop_id).all()
+
+
+# Prompts of unequal lengths -----------------------------------------------------------------------------
+
+
+def test_prompts_are_padded_on_the_left_with_what_is_never_seen() -> None:
+    ids, documents = pad_left([torch.tensor([7, 8, 9]), torch.tensor([5])])
+    assert ids[0].tolist() == [7, 8, 9]
+    assert ids[1, 2:].tolist() == [5]
+    assert documents.tolist() == [[0, 0, 0], [-1, -1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "there is no prompt; give at least one"),
+        ([[4], []], "a prompt is empty: a model needs at least one id to continue from"),
+    ],
+)
+def test_padding_what_is_not_there_is_refused(prompts: list[list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pad_left([torch.tensor(prompt, dtype=torch.long) for prompt in prompts])
+
+
+@pytest.mark.parametrize(
+    ("lengths", "context"), [([1, 6, 4], 64), ([3, 3, 3], 64), ([3, 3, 3], 12), ([3, 3, 3], 5)], ids=str
+)
+def test_prompts_continue_as_each_alone(lengths: list[int], context: int) -> None:
+    """Unequal ones while they fit: when the context is full, what is read again ends at the same column."""
+    model, prompts = build(context), [draw_ids(1, n, seed=n)[0] for n in lengths]
+    together = model.generate(prompts, max_new_tokens=15)
+    assert isinstance(together, list)
+    for prompt, ids in zip(prompts, together, strict=True):
+        assert torch.equal(ids, model.generate(prompt, max_new_tokens=15))
+
+
+def test_padding_stays_unseen_when_the_context_is_read_again() -> None:
+    model, prompts = build(8), [draw_ids(1, n, seed=n)[0] for n in (1, 6)]
+    ids, documents = pad_left(prompts)
+    seen: list[Tensor] = []
+
+    def pick(logits: Tensor, _: Tensor) -> Tensor:
+        seen.append(logits)
+        return torch.full((2,), 3)
+
+    for _ in decode(model, ids, 9, pick, documents=documents):
+        pass
+    noise = torch.where(documents < 0, draw_ids(2, 6, seed=9), ids)
+    before = list(seen)
+    seen.clear()
+    for _ in decode(model, noise, 9, pick, documents=documents):
+        pass
+    assert not torch.equal(noise, ids)
+    for one, other in zip(before, seen, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("length", "read"), [(3, 3), (8, 8), (9, 4), (40, 4)])
+def test_what_does_not_fit_is_cut_to_its_newest_half_context(length: int, read: int) -> None:
+    ids = torch.arange(length)[None]
+    assert fit(ids, 8).tolist() == [list(range(length - read, length))]
+    assert fit(None, 8) is None
+
+
+# Sampling -----------------------------------------------------------------------------------------------
 
 
 def test_equal_seeds_draw_equal_text_and_leave_the_global_generator_alone() -> None:

@@ -44,11 +44,17 @@ def flex(
 
     Source: Dong et al. 2024, arXiv:2412.05496.
     """
-    if q.device.type == "cpu" and torch.is_grad_enabled() and (q.requires_grad or k.requires_grad):
+    if (
+        q.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and any(x is not None and x.requires_grad for x in (q, k, v, context.bias))
+    ):
         raise ValueError(
             "attention.kernel 'flex' has no backward pass on CPUs; train with attention.kernel 'auto'"
         )
-    bias = context.bias
+    bias, blocks = context.bias, context.blocks
+    if blocks is None:  # a context made by hand, or nothing to mask
+        blocks = block_mask(context.mask, q.shape[2], k.shape[2], q.device)
 
     def change(score: Tensor, row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         if softcap is not None:
@@ -65,7 +71,7 @@ def flex(
                 k,
                 v,
                 score_mod=change if softcap is not None or bias is not None else None,
-                block_mask=context.blocks,
+                block_mask=blocks,
                 scale=scale,
                 enable_gqa=q.shape[1] != k.shape[1],
             ),

@@ -20,14 +20,14 @@ def sdpa(
     dropout: float = 0.0,
 ) -> Float[Tensor, "B H T E"]:
     """The same function as reference_attention without a soft-cap; the scores are never all in memory."""
-    mask, is_causal = context.dense, False
-    if mask is None and context.mask.is_causal and q.shape[2] > 1:
-        # Its own `is_causal` aligns the first query with the first key: right only where T = S.
-        is_causal = context.bias is None
+    queries, keys = q.shape[2], k.shape[2]
+    is_triangle = context.mask.is_plain and context.mask.is_causal and context.bias is None
+    # Its own `is_causal` aligns the first query with the first key: right only where T = S.
+    is_causal = is_triangle and 1 < queries == keys
+    mask = None if is_causal else context.seen(queries, keys, q.device)
     if context.bias is not None:
-        seen = context.seen(q.shape[2], k.shape[2], q.device)
         bias = context.bias.to(q.dtype)
-        mask = bias if seen is None else bias.masked_fill(~seen, -torch.inf)
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
         mask = mask if mask.dim() == 4 else mask[None]
     return F.scaled_dot_product_attention(
         q,

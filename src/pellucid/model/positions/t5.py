@@ -50,9 +50,9 @@ class T5Position(Position):
 
     def _bucket(self, distance: Int[Tensor, "*B T S"], count: int) -> Int[Tensor, "*B T S"]:
         exact = count // 2
-        # float32 on every device, as in T5: a distance at the edge of a bucket must not move by rounding.
-        scale = (count - exact) / math.log(self.max_distance / exact)
-        wider = exact + ((distance.clamp(min=exact) / exact).float().log() * scale).long()
+        # float32 and T5's own order of operations: a distance at the edge of a bucket must not move by rounding.
+        share = (distance.clamp(min=exact).float() / exact).log() / math.log(self.max_distance / exact)
+        wider = exact + (share * (count - exact)).long()
         return torch.where(distance < exact, distance, wider.clamp(max=count - 1))
 
     def bias(

@@ -1,0 +1,30 @@
+"""Minutes on two CPU cores: a byte-level encoder-decoder that fills in what was cut out of the built-in corpus."""
+
+from pellucid.data.config import DataConfig
+from pellucid.data.objectives import SpanCorruptionConfig, sentinel_names
+from pellucid.model import EncoderDecoderConfig
+from pellucid.optim import AdamWConfig, CosineConfig
+from pellucid.tokenizers import ByteConfig
+from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
+
+
+def encdec_quick() -> RunConfig:
+    return RunConfig(
+        model=EncoderDecoderConfig(
+            d_model=128, num_encoder_layers=3, num_decoder_layers=3, num_heads=4, max_seq_len=256
+        ),
+        data=DataConfig(
+            tokenizer=ByteConfig(special_tokens=sentinel_names(100)), objective=SpanCorruptionConfig()
+        ),
+        train=TrainConfig(
+            steps=1000,
+            batch_tokens=4096,
+            lr=2e-3,
+            optimizer=AdamWConfig(beta2=0.98),
+            schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
+            eval_every=250,
+            checkpoint_every=250,
+            sample_prompt="ROMEO:\nBut, soft! what <extra_id_0> through yonder <extra_id_1> breaks?\n<extra_id_2>",
+        ),
+        run=RunDirectoryConfig(name="encdec-quick"),
+    )
