@@ -44,8 +44,15 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def to_tree(config: Config) -> Tree:
-    """The config as plain nested mappings of TOML values. Keys whose value is None are left out."""
-    return config.model_dump(mode="json", exclude_none=True)
+    """The config as plain nested mappings of TOML values, a `kind` first. Keys whose value is None are left out."""
+    return _kind_first(config.model_dump(mode="json", exclude_none=True))
+
+
+def _kind_first(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    tree = cast(Tree, value)
+    return {key: _kind_first(tree[key]) for key in sorted(tree, key="kind".__ne__)}
 
 
 def to_toml(config: Config) -> str:
@@ -224,8 +231,9 @@ def explain(config: Config) -> str:
 
 def _explained(config: Config, prefix: str) -> Iterator[str]:
     below: list[tuple[str, Config]] = []
-    for name, field in type(config).model_fields.items():
-        value = getattr(config, name)
+    fields = type(config).model_fields
+    for name in sorted(fields, key="kind".__ne__):
+        field, value = fields[name], getattr(config, name)
         if isinstance(value, Config):
             below.append((name, value))
             continue

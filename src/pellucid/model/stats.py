@@ -243,15 +243,13 @@ def estimate_activation_bytes(
     hidden, again = 0, 0
     for stack in _stacks(model, seq_len, source_len):
         for block in stack.blocks:
-            everything, of_input = (
-                _everything(stack, block, sizes),
-                stack.tokens * sizes.wide * _d_model(block),
-            )
-            if recompute in ("full", "selective"):
-                hidden += of_input + (_products(stack, block, sizes) if recompute == "selective" else 0)
-                again = max(again, everything)
-            else:
+            everything = _everything(stack, block, sizes)
+            if recompute == "none":
                 hidden += everything
+                continue
+            hidden += stack.tokens * sizes.wide * _d_model(block)
+            hidden += _products(stack, block, sizes) if recompute == "selective" else 0
+            again = max(again, everything)
         last = sizes.narrow + sizes.wide * _kept_by_norm(stack.parts.final_norm)
         hidden += stack.tokens * last * _d_model(stack.blocks[-1])
     logits = batch_size * seq_len * model.vocab_size * 4
@@ -273,8 +271,8 @@ def _everything(stack: _Stack, block: Block, sizes: _Sizes) -> int:
     Of a token: each norm's input and normalised input, w · 2 D; what matrices read of the norms before them,
     e · D, once where e = w and else once a matrix, each casting for itself; in the feed-forward layer
     e · 2 W, the results of its widening matrices (W wide together) before and after the nonlinearity.
-    Of an attention: queries and mixed values, e · 2 H E a query, keys and values, e · 2 K E a key; with QK-norm
-    two times queries and keys in w bytes; where scores are kept, those, and keys and values once a query head.
+    Of an attention: queries and mixed values, e · 2 H E a query, keys and values, e · 2 K E a key; for QK-norm
+    what any norm keeps; where scores are kept, those, and keys and values once a query head.
     """
     d_model, casts = _d_model(block), sizes.narrow < sizes.wide
     norms = {name: norm for name, norm in block.named_children() if name.endswith("_norm")}
@@ -287,9 +285,7 @@ def _everything(stack: _Stack, block: Block, sizes: _Sizes) -> int:
     for part, keys in stack.attentions(block):
         queries = stack.tokens * part.num_heads * part.head_dim
         answers = keys * part.num_kv_heads * part.head_dim
-        kept += sizes.narrow * 2 * (queries + answers)
-        if part.query_norm is not None:
-            kept += sizes.wide * 2 * (queries + answers)
+        kept += (sizes.narrow * 2 + sizes.wide * _kept_by_norm(part.query_norm)) * (queries + answers)
         if sizes.score:
             copies = keys * (part.num_heads - part.num_kv_heads) * part.head_dim
             kept += sizes.score * part.num_heads * stack.tokens * keys + sizes.narrow * 2 * copies
