@@ -1,194 +1,129 @@
-"""What DecoderLM promises with every member of every union, and with each way of grouping heads and tying."""
+"""What a decoder promises besides what both families do: prefixes, documents, padding, the size of its vocabulary."""
 
-import typing
+from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from pellucid.config import from_tree, members
-from pellucid.model import DecoderConfig, DecoderLM
-from pellucid.model.interface import Role
+pytestmark = pytest.mark.usefixtures("compiles_nothing")
 
-BASE = {"vocab_size": 29, "d_model": 16, "num_layers": 2, "num_heads": 4, "max_seq_len": 16}
-
-VARIANTS = {
-    f"{field}.kind={kind}": {field: {"kind": kind}}
-    for field, info in DecoderConfig.model_fields.items()
-    for kind in members(info.annotation)
-} | {
-    "grouped-query": {"num_kv_heads": 2},
-    "multi-query": {"num_kv_heads": 1},
-    "head_dim": {"head_dim": 6},
-    "free head": {"tie_embeddings": False},
-    "bias": {"bias": True},
-    "dropout": {"dropout": 0.2},
-    "all but the default": {
-        "num_kv_heads": 2,
-        "bias": True,
-        "tie_embeddings": False,
-        "dropout": 0.1,
-        "norm": {"kind": "layernorm"},
-        "position": {"kind": "learned"},
-        "feed_forward": {"kind": "gelu"},
-    },
-}
+V = 29
 
 
-@pytest.fixture(params=VARIANTS)
-def config(request) -> DecoderConfig:
-    return from_tree(DecoderConfig, BASE | VARIANTS[request.param])
-
-
-def build(config: DecoderConfig, dtype: torch.dtype = torch.float64) -> DecoderLM:
-    """In evaluation mode, with every parameter drawn wide, so that each matters and none hides another."""
-    model = DecoderLM(config).eval()
-    generator = torch.Generator().manual_seed(11)
-    with torch.no_grad():
-        for name, role in model.parameter_roles().items():
-            noise = torch.empty(model.get_parameter(name).shape).normal_(generator=generator)
-            model.get_parameter(name).copy_(0.3 * noise + (role == "gain"))
-    return model.to(dtype)
-
-
-def draw_ids(batch: int = 2, time: int = 12) -> Tensor:
-    return torch.randint(0, BASE["vocab_size"], (batch, time), generator=torch.Generator().manual_seed(2))
-
-
-def loss_and_gradients(model: DecoderLM, **how) -> tuple[Tensor, dict[str, Tensor]]:
-    torch.manual_seed(0)  # what dropout draws from
-    model.zero_grad()
-    ids = draw_ids(time=13)
-    logits = model.head(model.hidden(ids[:, :-1], **how).states)
-    loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
-    loss.backward()
-    return loss.detach(), {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@torch.no_grad()
-def test_logits_have_shape_and_dtype_and_come_near_float64(config: DecoderConfig, dtype: torch.dtype) -> None:
-    ids, model = draw_ids(), build(config, dtype)
-    hidden = model.hidden(ids)
-    logits = model(ids)
-    assert (hidden.states.shape, hidden.states.dtype) == ((2, 12, 16), dtype)
-    assert (logits.shape, logits.dtype) == ((2, 12, 29), dtype)
-    assert torch.equal(model.head(hidden.states), logits)
-    expected = build(config)(ids)
-    assert (logits - expected).std() <= 10 * torch.finfo(dtype).eps * expected.std()
-
-
-def test_gradient_reaches_every_parameter(config: DecoderConfig) -> None:
-    _, gradients = loss_and_gradients(build(config))
-    for name, gradient in gradients.items():
-        assert gradient is not None, name
-        if name.endswith("key.bias") and config.position.kind != "rope":
-            continue  # adds the same to all scores of a query, which softmax does not see
-        assert gradient.abs().max() > 1e-6, name
-
-
-@torch.no_grad()
-def test_is_deterministic(config: DecoderConfig) -> None:
-    model = build(config)
-    assert torch.equal(model(draw_ids()), model(draw_ids()))
-
-
-@pytest.mark.parametrize("t", [1, 6, 11])
-@torch.no_grad()
-def test_is_causal(config: DecoderConfig, t: int) -> None:
-    model, ids = build(config), draw_ids()
+def moved(case, model, at: int, **how: Tensor) -> Tensor:
+    """Whether each place's states change with the id at place `at`: [B, T]."""
+    ids = case.ids()
     changed = ids.clone()
-    changed[:, t] = (changed[:, t] + 1) % BASE["vocab_size"]
-    before, after = model(ids), model(changed)
-    assert torch.equal(before[:, :t], after[:, :t])
-    assert ((before - after)[:, t:].abs().amax(dim=-1) > 1e-6).all()
+    changed[:, at] = (changed[:, at] + 1) % V
+    before, after = (model.hidden(x, **how).states for x in (ids, changed))
+    return (after - before).abs().amax(dim=-1) > 0
 
 
-@torch.no_grad()
-def test_state_dict_round_trip(config: DecoderConfig) -> None:
-    model, other = build(config), DecoderLM(config, seed=1).double().eval()
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other(draw_ids()), model(draw_ids()))
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("chunks", [[14], [5, 9], [3, 1, 6, 4], [1] * 14, [7, *[1] * 7]], ids=str)
-@torch.no_grad()
-def test_cached_logits_equal_uncached(config: DecoderConfig, batch: int, chunks: list[int]) -> None:
-    model, ids = build(config), draw_ids(batch, 14)
-    cache = model.new_cache(batch, 14)
-    pieces = [model(part, cache=cache) for part in ids.split(chunks, dim=1)]
-    assert cache.length == 14
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids), rtol=0, atol=1e-12)
+def test_ids_of_a_prefix_see_each_other_and_nothing_later(changes) -> None:
+    case = changes.case("decoder", {})
+    model, prefix = case.build(), torch.tensor([5, 2])
+    for at in range(12):
+        seen_by = moved(case, model, at, prefix_lengths=prefix)
+        for row, length in enumerate(prefix.tolist()):
+            first = 0 if at < length else at
+            assert not seen_by[row, :first].any()
+            assert seen_by[row, first:].all()
 
 
-@torch.no_grad()
-def test_cache_of_a_narrower_dtype_comes_near(config: DecoderConfig) -> None:
-    model, ids = build(config, torch.float32), draw_ids()
-    cache = model.new_cache(2, dtype=torch.bfloat16)
-    cached = torch.cat([model(part, cache=cache) for part in ids.split([6, 6], dim=1)], dim=1)
-    expected = model(ids)
-    assert 0 < (cached - expected).std() <= 0.02 * expected.std()
+def test_no_prefix_is_causal_and_a_whole_one_sees_everything(pair) -> None:
+    if pair.reads_source:
+        return
+    model, ids = pair.build(), pair.ids()
+    causal = model.hidden(ids).states
+    none = model.hidden(ids, prefix_lengths=torch.zeros(2, dtype=torch.long)).states
+    torch.testing.assert_close(none, causal, rtol=0, atol=1e-12)
+    if pair.config.attention.window is None:
+        assert moved(pair, model, 11, prefix_lengths=torch.tensor([12, 12])).all()
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_recompute_changes_no_bit(config: DecoderConfig, training: bool) -> None:
-    model = build(config).train(training)
-    loss, gradients = loss_and_gradients(model)
-    again, recomputed = loss_and_gradients(model, recompute=True)
-    assert torch.equal(again, loss)
-    for name, gradient in gradients.items():
-        assert torch.equal(recomputed[name], gradient), name
+def test_documents_and_padding_are_apart_to_the_bit(case) -> None:
+    if (
+        case.reads_source or case.has_experts
+    ):  # whose experts compute their tokens in an order that depends on all
+        return
+    model = case.build()
+    documents = torch.tensor([[0] * 4 + [1] * 5 + [-1] * 3, [-1] * 3 + [7] * 9])
+    for at in (0, 2, 5, 10):
+        seen_by = moved(case, model, at, documents=documents)
+        for row in range(2):
+            own = documents[row] == documents[row, at]
+            assert not seen_by[row, ~own].any()
+            assert seen_by[row, at]
+            if documents[row, at] == -1:
+                assert not seen_by[row, documents[row] >= 0].any()
 
 
-def test_dropout_falls_only_in_training(config: DecoderConfig) -> None:
-    model = build(config)
-    still = loss_and_gradients(model)[0]
-    assert torch.equal(loss_and_gradients(model.train())[0], still) == (config.dropout == 0)
+def test_a_padded_vocabulary_changes_no_logit_and_learns_nothing(changes) -> None:
+    for family in ("decoder", "encoder_decoder"):
+        for tied in (True, False):
+            plain = changes.case(family, {"tie_embeddings": tied})
+            padded = plain.with_changes(vocab_multiple=8)
+            small, large = plain.config.build().double().eval(), padded.config.build().double().eval()
+            ids = plain.ids()
+            torch.testing.assert_close(
+                padded.logits(large, ids), plain.logits(small, ids), rtol=0, atol=1e-12
+            )
+            with torch.enable_grad():
+                _, gradients = padded.loss_and_gradients(large)
+            for name, role in large.parameter_roles().items():
+                if role in ("embedding", "head"):
+                    assert large.get_parameter(name).shape == (32, 16)
+                    assert not large.get_parameter(name)[V:].any()
+                    gradient = gradients[name]
+                    assert gradient is not None
+                    assert not gradient[V:].any(), name
+                    assert gradient[:V].any(dim=1).all() or role == "embedding"
 
 
-def test_equal_seeds_give_equal_weights(config: DecoderConfig) -> None:
-    first, again, other = (DecoderLM(config, seed=seed) for seed in (5, 5, 6))
-    for name, role in first.parameter_roles().items():
-        weights = first.get_parameter(name)
-        assert torch.equal(weights, again.get_parameter(name)), name
-        is_drawn = role not in ("gain", "bias")
-        assert torch.equal(weights, other.get_parameter(name)) != is_drawn, name
+def test_embeddings_are_scaled_and_logits_capped(changes) -> None:
+    plain = changes.case("decoder", {"tie_embeddings": False})
+    scaled = plain.with_changes(scale_embeddings=True).config.build().double().eval()
+    model, ids = plain.config.build().double().eval(), plain.ids()
+    scaled.load_state_dict(model.state_dict())
+    model.embedding.table.mul_(4)  # sqrt(16)
+    assert torch.equal(scaled(ids), model(ids))
+    logits = model(ids)
+    capped = plain.with_changes(logit_softcap=0.01).config.build().double().eval()
+    capped.load_state_dict(model.state_dict())
+    torch.testing.assert_close(capped(ids), 0.01 * torch.tanh(logits / 0.01), rtol=0, atol=1e-15)
+    assert capped(ids).abs().max() <= 0.01
 
 
-def test_a_further_layer_leaves_other_initial_weights(config: DecoderConfig) -> None:
-    shallow = DecoderLM(config)
-    deep = DecoderLM(config.model_copy(update={"num_layers": 3}))
-    for name, role in shallow.parameter_roles().items():
-        scale = (2 / 3) ** 0.5 if role == "residual_matrix" else 1.0  # 1 / sqrt(2 · layers)
-        torch.testing.assert_close(deep.get_parameter(name), scale * shallow.get_parameter(name))
+def test_more_than_max_seq_len_is_refused(changes) -> None:
+    model = changes.case("decoder", {}).build()
+    with pytest.raises(ValueError, match=r"17 positions .* are more than max_seq_len \(16\)"):
+        model(torch.zeros(1, 17, dtype=torch.long))
 
 
-def test_every_parameter_has_a_role_that_fits_its_shape(config: DecoderConfig) -> None:
-    model = DecoderLM(config)
-    roles = model.parameter_roles()
-    assert list(roles) == [name for name, _ in model.named_parameters()]
-    assert set(roles.values()) <= set(typing.get_args(Role))
-    for name, role in roles.items():
-        assert model.get_parameter(name).dim() == (1 if role in ("gain", "bias") else 2), name
-    assert sum(role == "residual_matrix" for role in roles.values()) == 2 * config.num_layers
-    assert ("head" in roles.values()) == (not config.tie_embeddings)
+def test_attention_weights_are_what_attention_uses(case) -> None:
+    """`weights` of the first block, times its values, is what that block's attention gives."""
+    if case.reads_source:
+        return
+    model, ids = case.build(), case.ids()
+    seen = {}
+    attention = model.blocks[0].attention
 
+    def look(module, args, kwargs, output) -> None:
+        x, context = args
+        weights = module.weights(x, context)
+        _, values = module.keys_and_values(x, context)
+        values = values.repeat_interleave(module.num_heads // module.num_kv_heads, dim=1)
+        seen["mixed"] = module.output((weights @ values).transpose(1, 2).flatten(2)), output
+        seen["sums"] = weights.sum(dim=-1)
 
-def test_meta_build_has_the_same_parameters_and_no_memory(config: DecoderConfig) -> None:
-    with torch.device("meta"):
-        model = DecoderLM(config)
-    assert all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
-    real = DecoderLM(config).state_dict()
-    assert {n: t.shape for n, t in model.state_dict().items()} == {n: t.shape for n, t in real.items()}
-
-
-def test_compiled_equals_eager(config: DecoderConfig) -> None:
-    model = build(config.model_copy(update={"num_layers": 1}))  # a block is a block, and compiling is slow
-    loss, gradients = loss_and_gradients(model)
-    torch._dynamo.reset()
-    model.hidden = torch.compile(model.hidden, backend="aot_eager", fullgraph=True)
-    compiled_loss, compiled = loss_and_gradients(model)
-    torch.testing.assert_close(compiled_loss, loss, rtol=0, atol=1e-12)
-    torch.testing.assert_close(compiled, gradients, rtol=0, atol=1e-12)
+    attention.register_forward_hook(look, with_kwargs=True)
+    model(ids)
+    torch.testing.assert_close(*seen["mixed"], rtol=0, atol=1e-12)
+    torch.testing.assert_close(seen["sums"], torch.ones_like(seen["sums"]), rtol=0, atol=1e-12)

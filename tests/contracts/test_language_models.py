@@ -14,22 +14,23 @@ V = 29
 pytestmark = pytest.mark.usefixtures("compiles_nothing")
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_logits_have_shape_and_dtype_and_come_near_float64(case, dtype: torch.dtype) -> None:
-    ids, model = case.ids(), case.build(dtype)
-    hidden = model.hidden(ids, **case.source())
-    logits = model.head(hidden.states)
-    assert (hidden.states.shape, hidden.states.dtype) == ((2, 12, 16), dtype)
-    assert (logits.shape, logits.dtype) == ((2, 12, V), dtype)
-    assert torch.equal(model(*case.source().values(), ids), logits)
-    if case.has_experts and dtype == torch.bfloat16:
-        assert (
-            logits.isfinite().all()
-        )  # rounding sends some tokens to other experts, and no tolerance covers that
-        return
+def test_logits_have_shape_and_dtype_and_come_near_float64(case) -> None:
+    ids = case.ids()
     expected = case.logits(case.build(), ids)
-    assert (logits - expected).std() <= 10 * torch.finfo(dtype).eps * expected.std()
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        model = case.build(dtype)
+        hidden = model.hidden(ids, **case.source())
+        logits = model.head(hidden.states)
+        assert (hidden.states.shape, hidden.states.dtype) == ((2, 12, 16), dtype)
+        assert (logits.shape, logits.dtype) == ((2, 12, V), dtype)
+        assert torch.equal(model(*case.source().values(), ids), logits)
+        if case.has_experts and dtype == torch.bfloat16:
+            assert (
+                logits.isfinite().all()
+            )  # rounding sends some tokens to other experts: no tolerance covers that
+        else:
+            assert (logits - expected).std() <= 10 * torch.finfo(dtype).eps * expected.std()
 
 
 def test_gradient_reaches_every_parameter(case) -> None:
@@ -103,10 +104,10 @@ def test_rows_do_not_see_each_other(case) -> None:
 
 
 @torch.no_grad()
-def test_state_dict_round_trip(case) -> None:
-    model, other = case.build(), case.config.build(seed=1).double().eval()
+def test_state_dict_round_trip(option) -> None:
+    model, other = option.build(), option.config.build(seed=1).double().eval()
     other.load_state_dict(model.state_dict())
-    assert torch.equal(case.logits(other, case.ids()), case.logits(model, case.ids()))
+    assert torch.equal(option.logits(other, option.ids()), option.logits(model, option.ids()))
 
 
 def test_dropout_falls_only_in_training(case) -> None:
@@ -177,15 +178,15 @@ def test_a_model_built_on_meta_computes_the_same_once_it_has_the_weights(option)
         assert torch.equal(option.logits(empty, ids), option.logits(model, ids))
 
 
-def test_autocast_to_bf16_comes_near_and_gives_float32_gradients(case) -> None:
-    if not case.can_train:
+def test_autocast_to_bf16_comes_near_and_gives_float32_gradients(pair) -> None:
+    if not pair.can_train:
         return
-    model = case.build(torch.float32)
-    exact, _ = case.loss_and_gradients(case.build())
+    model = pair.build(torch.float32)
+    exact, _ = pair.loss_and_gradients(pair.build())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss, gradients = case.loss_and_gradients(model)
+        loss, gradients = pair.loss_and_gradients(model)
     assert loss.isfinite()
-    if not case.has_experts:
+    if not pair.has_experts:
         assert (loss / exact - 1).abs() < 0.05
     for name, gradient in gradients.items():
         assert gradient is not None
@@ -194,17 +195,17 @@ def test_autocast_to_bf16_comes_near_and_gives_float32_gradients(case) -> None:
 
 
 @torch.no_grad()
-def test_kernels_agree(case, request: pytest.FixtureRequest) -> None:
-    model, ids, results = case.build(), case.ids(), {}
+def test_kernels_agree(pair) -> None:
+    model, ids, results = pair.build(), pair.ids(), {}
     for kernel in ("auto", "reference", "sdpa", "flex"):
         try:
-            other = case.with_changes(attention={"kernel": kernel})
+            other = pair.with_changes(attention={"kernel": kernel})
             other = other.config.build().double().eval()
         except ConfigError:
             continue
         other.load_state_dict(model.state_dict())
-        results[kernel] = case.logits(other, ids)
-    assert {"auto", "reference"} < set(results) or case.config.attention.softcap
+        results[kernel] = pair.logits(other, ids)
+    assert {"auto", "reference"} < set(results) or pair.config.attention.softcap
     for kernel, logits in results.items():
         torch.testing.assert_close(logits, results["reference"], rtol=0, atol=1e-12, msg=kernel)
 

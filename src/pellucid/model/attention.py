@@ -85,13 +85,11 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def queries(self, x: Float[Tensor, "B T D"], context: AttentionContext) -> Float[Tensor, "B H T E"]:
-        q = self._heads(self.query(x))
-        return context.rotate(q if self.query_norm is None else self.query_norm(q))
+        return context.rotate(self._heads(self.query(x), self.query_norm))
 
     def keys_and_values(self, x: Float[Tensor, "B S D"], context: AttentionContext) -> KeysValues:
         """What queries meet: [B, K, S, E] each. For an encoded source they are the same at every step."""
-        k, v = self._heads(self.key(x)), self._heads(self.value(x))
-        return context.rotate(k if self.key_norm is None else self.key_norm(k)), v
+        return context.rotate(self._heads(self.key(x), self.key_norm)), self._heads(self.value(x))
 
     def weights(
         self,
@@ -104,8 +102,10 @@ class Attention(nn.Module):
         k, _ = self.keys_and_values(x if source is None else source, context)
         return attention_weights(self.queries(x, context), k, context, scale=self.scale, softcap=self.softcap)
 
-    def _heads(self, x: Float[Tensor, "B T HE"]) -> Float[Tensor, "B H T E"]:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+    def _heads(self, x: Float[Tensor, "B T HE"], norm: nn.Module | None = None) -> Float[Tensor, "B H T E"]:
+        heads = x.unflatten(-1, (-1, self.head_dim))
+        # Before the axes change places: torch's LayerNorm under torch.compile fails in the backward pass of others.
+        return (heads if norm is None else norm(heads)).transpose(1, 2)
 
 
 class AttentionConfig(Config):

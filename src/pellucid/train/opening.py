@@ -73,7 +73,7 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
             model := on_meta(sized), objective.decoder_len, objective.encoder_len
         ).training
         / seq_len,
-        largest_micro_batch=_fitting_windows(model, config, seq_len, device),
+        largest_micro_batch=_fitting_windows(model, config, objective, device),
     )
     return plan, order
 
@@ -100,10 +100,14 @@ def default_start_id(tokenizer: Tokenizer) -> int:
     return tokenizer.end_of_text_id or 0
 
 
-def _fitting_windows(model: Transformer, config: RunConfig, seq_len: int, device: Device) -> int:
+def _fitting_windows(model: Transformer, config: RunConfig, objective: Objective, device: Device) -> int:
     """The windows whose activations, beside weights and optimizer, are estimated to take half the memory."""
     window = estimate_activation_bytes(
-        model, 1, seq_len, recompute=config.train.activation_checkpointing
+        model,
+        1,
+        objective.decoder_len,
+        objective.encoder_len,
+        recompute=config.train.activation_checkpointing,
     ).hidden
     room = total_bytes(device.type) // 2 - count_training_state(model).total
     return max(1, room // window)

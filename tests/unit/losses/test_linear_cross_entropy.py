@@ -6,33 +6,55 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.losses import LinearCrossEntropy, linear_cross_entropy, token_losses
+from pellucid.model import Head
 from pellucid.runtime.device import Machine
 
 N, D, V = 23, 8, 37
 
 
 class Case:
-    """States, table, targets and weights, drawn; some weights are 0 and some are not whole."""
+    """States, table, targets and weights, drawn; some weights are 0 and some are not whole.
 
-    def __init__(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
+    The table has `padding` rows beyond the vocabulary, which are drawn too, so that they would be noticed.
+    """
+
+    def __init__(
+        self,
+        dtype: torch.dtype = torch.float64,
+        seed: int = 0,
+        *,
+        padding: int = 0,
+        softcap: float | None = None,
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self.states = torch.randn(N, D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
-        self.table = torch.randn(V, D, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        table = torch.randn(V + padding, D, generator=generator, dtype=torch.float64)
+        self.table = table.to(dtype).requires_grad_()
         self.targets = torch.randint(V, (N,), generator=generator)
         self.weights = torch.rand(N, generator=generator, dtype=torch.float64).to(dtype)
         self.weights[::4] = 0
         self.weights[1::4] = 1
+        self.softcap = softcap
+
+    @property
+    def head(self) -> Head:
+        return Head(self.table, V, self.softcap)
 
     def run(self, loss: LinearCrossEntropy, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss sum, weight, and the gradients of `scale` times the loss."""
-        total, weight = loss(self.states, self.table, self.targets, self.weights)
+        total, weight = loss(self.states, self.head, self.targets, self.weights)
         return total.detach(), weight, *torch.autograd.grad(scale * total, (self.states, self.table))
+
+    def logits(self) -> Tensor:
+        """By the formula, all at once."""
+        logits = self.states @ self.table[:V].T
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def reference(
         self, label_smoothing: float = 0.0, scale: float = 1.0
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         losses = F.cross_entropy(
-            self.states @ self.table.T, self.targets, reduction="none", label_smoothing=label_smoothing
+            self.logits(), self.targets, reduction="none", label_smoothing=label_smoothing
         )
         total = (self.weights * losses).sum()
         gradients = torch.autograd.grad(scale * total, (self.states, self.table))
@@ -57,6 +79,53 @@ def test_equals_torch(label_smoothing: float, dtype: torch.dtype, tolerance: flo
     found = case.run(LinearCrossEntropy(label_smoothing), scale=0.37)
     assert_all_close(found, case.reference(label_smoothing, scale=0.37), tolerance)
     assert all(tensor.dtype == dtype for tensor in found)
+
+
+@pytest.mark.parametrize("chunk", [N, 5])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("padding", "softcap"), [(3, None), (0, 1.5), (3, 1.5), (27, 30.0)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
+def test_padded_and_capped_logits_equal_torch(
+    padding: int,
+    softcap: float | None,
+    label_smoothing: float,
+    chunk: int,
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * (V + padding) * chunk)
+    case = Case(dtype, padding=padding, softcap=softcap)
+    found = case.run(LinearCrossEntropy(label_smoothing), scale=0.37)
+    assert_all_close(found, case.reference(label_smoothing, scale=0.37), tolerance)
+    table_gradient = found[3]
+    assert table_gradient.shape == case.table.shape
+    assert not table_gradient[V:].any()
+    plain = Case(dtype, padding=padding).run(LinearCrossEntropy(label_smoothing))
+    assert softcap is None or not torch.allclose(plain[0], found[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize(("padding", "softcap"), [(0, None), (3, None), (0, 1.5), (3, 1.5)])
+@pytest.mark.usefixtures("small_chunks")
+def test_has_the_gradient_of_its_own_forward(
+    padding: int, softcap: float | None, label_smoothing: float
+) -> None:
+    """By central differences; `gradcheck` goes back twice, and the gradients are scaled in place on the first."""
+    case, loss, step = Case(padding=padding, softcap=softcap), LinearCrossEntropy(label_smoothing), 1e-5
+
+    def total(states: Tensor, table: Tensor) -> Tensor:
+        return loss(states, Head(table, V, softcap), case.targets, case.weights)[0]
+
+    gradients = torch.autograd.grad(total(case.states, case.table), (case.states, case.table))
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(5):
+        way = [torch.empty_like(g).normal_(generator=generator) for g in gradients]
+        with torch.no_grad():
+            ahead = total(case.states + step * way[0], case.table + step * way[1])
+            behind = total(case.states - step * way[0], case.table - step * way[1])
+        slope = sum((g * w).sum() for g, w in zip(gradients, way, strict=True))
+        torch.testing.assert_close((ahead - behind) / (2 * step), slope, rtol=1e-7, atol=1e-7)
 
 
 def test_equals_the_plain_sum_where_every_weight_is_one() -> None:
@@ -112,11 +181,15 @@ def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(monkeypatch: pytes
     assert_all_close(case.run(LinearCrossEntropy()), case.reference(), 1e-10)
 
 
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_bf16_autocast_is_within_bf16_rounding(label_smoothing: float) -> None:
-    """Products of bf16 numbers have an error of 2^-8 a factor; the sums and the softmax add none."""
-    case = Case(torch.float32)
-    exact = Case().reference(label_smoothing)
+@pytest.mark.parametrize(
+    ("label_smoothing", "padding", "softcap"), [(0.0, 0, None), (0.1, 0, None), (0.0, 3, 5.0)]
+)
+def test_bf16_autocast_is_within_bf16_rounding(
+    label_smoothing: float, padding: int, softcap: float | None
+) -> None:
+    """Products of bf16 numbers have an error of 2^-8 a factor; the sums, the cap and the softmax add none."""
+    case = Case(torch.float32, padding=padding, softcap=softcap)
+    exact = Case(padding=padding, softcap=softcap).reference(label_smoothing)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = case.run(LinearCrossEntropy(label_smoothing))
     assert all(tensor.dtype == torch.float32 for tensor in found)
@@ -143,7 +216,8 @@ def test_a_table_that_is_also_the_embedding_gets_both_gradients() -> None:
         table = nn.Parameter(start.clone())
         states = torch.tanh(F.embedding(ids, table))
         if chunked:
-            loss, _ = LinearCrossEntropy()(states, table, targets, torch.ones(N, dtype=torch.float64))
+            ones = torch.ones(N, dtype=torch.float64)
+            loss, _ = LinearCrossEntropy()(states, Head(table, V), targets, ones)
         else:
             loss = F.cross_entropy(states @ table.T, targets, reduction="sum")
         (loss / 7).backward()
@@ -160,7 +234,7 @@ def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
         case.states.requires_grad_(False)
     if frozen != "states":
         case.table.requires_grad_(False)
-    total, _ = LinearCrossEntropy()(case.states, case.table, case.targets, case.weights)
+    total, _ = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights)
     torch.testing.assert_close(total.detach(), expected[0], rtol=1e-12, atol=1e-12)
     assert total.requires_grad == (frozen != "both")
     if frozen != "both":
@@ -177,12 +251,12 @@ def test_micro_batches_of_ragged_weight_sum_to_one_batch(label_smoothing: float)
     """(sum, weight) of the parts add up, and so do gradients when each part is divided by the whole weight."""
     case, loss = Case(), LinearCrossEntropy(label_smoothing)
     case.weights[:9] = 0  # a part with nothing in it
-    whole, weight = loss(case.states, case.table, case.targets, case.weights)
+    whole, weight = loss(case.states, case.head, case.targets, case.weights)
     expected = torch.autograd.grad(whole / weight, (case.states, case.table))
     total, total_weight = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for start, end in ((0, 4), (4, 9), (9, 10), (10, N)):
         part = slice(start, end)
-        part_sum, part_weight = loss(case.states[part], case.table, case.targets[part], case.weights[part])
+        part_sum, part_weight = loss(case.states[part], case.head, case.targets[part], case.weights[part])
         (part_sum / weight).backward()
         total, total_weight = total + part_sum.detach(), total_weight + part_weight
     assert_all_close((total, total_weight), (whole.detach(), weight), 1e-12)
@@ -201,37 +275,45 @@ def test_large_logits_stay_finite() -> None:
 @pytest.mark.skipif(Machine.probe().compiler is None, reason="needs a C++ compiler")
 @pytest.mark.slow  # the C++ compiler takes its time
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, when it first compiles
-@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_compiled_equals_eager(label_smoothing: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * 10)
-    case = Case(torch.float32)
+@pytest.mark.parametrize(
+    ("label_smoothing", "padding", "softcap"), [(0.0, 0, None), (0.1, 0, None), (0.1, 3, 1.5)]
+)
+def test_compiled_equals_eager(
+    label_smoothing: float, padding: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * (V + padding) * 10)
+    case = Case(torch.float32, padding=padding, softcap=softcap)
     eager = case.run(LinearCrossEntropy(label_smoothing))
     compiled = case.run(LinearCrossEntropy(label_smoothing, compiled=True))
     assert_all_close(compiled, eager, 1e-5)
 
 
 @pytest.mark.parametrize("chunk", [N, 5])
-def test_token_losses_equal_torch(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * chunk)
-    case = Case(torch.float32)
+@pytest.mark.parametrize(("padding", "softcap"), [(0, None), (3, None), (3, 1.5)])
+def test_token_losses_equal_torch(
+    chunk: int, padding: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * (V + padding) * chunk)
+    case = Case(torch.float32, padding=padding, softcap=softcap)
     with torch.no_grad():
-        losses = token_losses(case.states, case.table, case.targets)
-        expected = F.cross_entropy(case.states @ case.table.T, case.targets, reduction="none")
+        losses = token_losses(case.states, case.head, case.targets)
+        expected = F.cross_entropy(case.logits(), case.targets, reduction="none")
     assert losses.dtype == torch.float32
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_token_losses_are_what_the_loss_sums() -> None:
-    case = Case(torch.float32)
-    total, _ = LinearCrossEntropy()(case.states, case.table, case.targets, case.weights)
-    losses = token_losses(case.states, case.table, case.targets)
+@pytest.mark.parametrize(("padding", "softcap"), [(0, None), (3, 1.5)])
+def test_token_losses_are_what_the_loss_sums(padding: int, softcap: float | None) -> None:
+    case = Case(torch.float32, padding=padding, softcap=softcap)
+    total, _ = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights)
+    losses = token_losses(case.states, case.head, case.targets)
     torch.testing.assert_close((losses * case.weights).sum(), total, rtol=1e-5, atol=1e-5)
 
 
 def test_token_losses_under_autocast_are_float32() -> None:
     case = Case(torch.float32)
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = token_losses(case.states, case.table, case.targets)
+        losses = token_losses(case.states, case.head, case.targets)
     exact = F.cross_entropy(case.states.double() @ case.table.double().T, case.targets, reduction="none")
     assert losses.dtype == torch.float32
     assert (losses - exact).abs().max() < 0.1  # logits of size 10 in bf16

@@ -20,7 +20,7 @@ def pairs_quick() -> RunConfig:
         ),
         data=DataConfig(objective=PairedConfig()),
         train=TrainConfig(
-            steps=800,
+            steps=600,
             batch_tokens=4096,
             lr=2e-3,
             optimizer=AdamWConfig(beta2=0.98),
