@@ -50,8 +50,7 @@ def test_reversal_is_solved_on_strings_never_seen(
     held_out, known = known[:500], known[500:]
     lines = (json.dumps({"source": word, "target": word[::-1]}) for word in known)
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    sizes = ("model.max_seq_len=20", "train.batch_tokens=1280")
-    seconds = train(tmp_path, "pairs-quick", "data.path=pairs.jsonl", *sizes)
+    seconds = train(tmp_path, "pairs-quick", "data.path=pairs.jsonl")
 
     loaded = checkpoint.load(checkpoint.find_checkpoint(tmp_path / "run")[0])
     sources = [torch.from_numpy(loaded.tokenizer.encode(word).astype("int64")) for word in held_out]
@@ -70,8 +69,12 @@ def test_the_built_in_corpus_is_learned(
 ) -> None:
     """After a few hundred updates the targets are predicted far better than by the frequencies of bytes."""
     monkeypatch.setitem(THREADS, "PELLUCID_CACHE_DIR", str(tmp_path / "cache"))
-    seconds = train(tmp_path, "encdec-quick", f"data.objective.kind={objective}", "train.steps=300", "train.max_seconds=")
-    scores = [fact for fact in read_facts(tmp_path / "run" / "metrics.jsonl") if fact["event"] == "evaluation"]
+    seconds = train(
+        tmp_path, "encdec-quick", f"data.objective.kind={objective}", "train.steps=300", "train.max_seconds="
+    )
+    scores = [
+        fact for fact in read_facts(tmp_path / "run" / "metrics.jsonl") if fact["event"] == "evaluation"
+    ]
     with capsys.disabled():
         print(f"\n{objective}: {scores[-1]['bits_per_byte']:.3f} bits/byte after {seconds:.0f} s")
     assert scores[-1]["bits_per_byte"] < 4.0  # single bytes of this corpus have 4.8 bits

@@ -118,7 +118,7 @@ def stream_text(
         prompt=prompt,
         text="".join(pieces),
         prompt_tokens=prompt_ids.shape[1],
-        prompt_tokens_read=decoding.fit(prompt_ids, model.max_seq_len).shape[1],
+        prompt_tokens_read=decoding.tokens_read(prompt_ids.shape[1], model.max_seq_len),
         new_tokens=new_tokens,
         stop_reason="end of text" if ended else "length",
         tokens_per_second=new_tokens / seconds,

@@ -130,10 +130,14 @@ class AttentionConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.window is None and "G" in self.window_pattern:
+        if self.window is None and self.window_pattern != "L":
             raise ValueError(
                 f"window_pattern ({self.window_pattern!r}) says which layers are windowed, and window is left out; "
                 "give attention.window too"
+            )
+        if self.window is not None and "L" not in self.window_pattern:
+            raise ValueError(
+                f"window ({self.window}) is that of local layers, and window_pattern ({self.window_pattern!r}) has none"
             )
         if self.kernel == "sdpa" and self.softcap is not None:
             raise ValueError(

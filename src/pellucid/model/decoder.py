@@ -25,6 +25,9 @@ class DecoderConfig(StackConfig):
     kind: Literal["decoder"] = "decoder"
     num_layers: int = Field(default=4, gt=0)
     """Number of blocks."""
+    prompt_mask: Literal["causal", "prefix"] | None = None
+    """How generation reads a prompt; prefix: its ids see each other in both directions. Left out in a run: as
+    data.objective trains it."""
 
     def build(self, *, seed: int = 0) -> DecoderLM:
         return DecoderLM(self, seed=seed)
@@ -43,13 +46,7 @@ class DecoderLM(TransformerLM):
         self.config = config
         self.position, self.blocks, self.final_norm = build_stack(config, config.num_layers, is_causal=True)
         self.output = free_head(config)
-        initialise(
-            self,
-            self.parameter_roles(),
-            residual_branches=lambda _: 2 * config.num_layers,
-            vocab_size=self.vocab_size,
-            seed=seed,
-        )
+        initialise(self, self.initial_weights(), vocab_size=self.vocab_size, seed=seed)
 
     def hidden(
         self,
@@ -85,20 +82,6 @@ class DecoderLM(TransformerLM):
     def forward(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         return self.head(self.hidden(input_ids, cache=cache).states)
 
-    def new_cache(
-        self, batch_size: int, max_length: int | None = None, *, dtype: torch.dtype | None = None
-    ) -> KVCache:
-        """An empty cache for `max_length` positions (default: max_seq_len) on the model's device."""
-        return KVCache.allocate(
-            num_layers=self.config.num_layers,
-            batch_size=batch_size,
-            num_kv_heads=self.config.kv_heads,
-            max_length=self.max_seq_len if max_length is None else max_length,
-            head_dim=self.config.head_size,
-            device=self.device,
-            dtype=dtype or self.embedding.table.dtype,
-        )
-
     def start(
         self,
         prompt: Int[Tensor, "B T"],
@@ -108,10 +91,19 @@ class DecoderLM(TransformerLM):
         dtype: torch.dtype | None = None,
     ) -> Start:
         """An empty cache, long enough for the prompt's newest part and what follows, and the prompt."""
-        read = decoding.fit(prompt, self.max_seq_len).shape[1]
-        length = min(self.max_seq_len, read + max_new_tokens)
-        return Start(self.new_cache(prompt.shape[0], length, dtype=dtype), prompt, documents)
+        read, _ = decoding.newest(prompt, decoding.row_lengths(prompt, documents), self.max_seq_len)
+        length = min(self.max_seq_len, read.shape[1] + max_new_tokens)
+        cache = self.new_cache(prompt.shape[0], length, dtype=dtype)
+        return Start(cache, prompt, documents, is_prefix=self.config.prompt_mask == "prefix")
 
     @property
     def continues_prompt(self) -> bool:
         return True
+
+    @property
+    def num_cached_layers(self) -> int:
+        return self.config.num_layers
+
+    def residual_branches(self, name: str) -> int:
+        del name
+        return 2 * self.config.num_layers

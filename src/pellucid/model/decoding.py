@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,11 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.model.inference import evaluation_mode
-from pellucid.model.interface import LanguageModel
+from pellucid.model.interface import LanguageModel, Start
 from pellucid.runtime.seeding import torch_generator
 
 Pick = Callable[[Float[Tensor, "B V"], Int[Tensor, "B T"]], Int[Tensor, " B"]]
-"""Chooses the next id of every row, from its logits and its ids so far: the whole prompt and the new ones."""
+"""Chooses the next id of every row, from its logits and the ids of its sequence so far.
+
+Those are the whole prompt and the new ones; of an encoder-decoder, whose prompt is another sequence, the target's.
+"""
 
 
 @torch.inference_mode()
@@ -32,9 +34,9 @@ def decode(
     """Yield the next id of every row, up to max_new_tokens times.
 
     The prompt is read in one pass into a preallocated cache (by an encoder-decoder: into its encoder), then
-    each new id alone. When the context is full, the newest half of it is read again into the emptied cache and
-    decoding goes on, so that text can be longer than the context; a prompt longer than the context is cut to
-    its newest half in the same way. `documents` is -1 where the prompt is padding (see `pad_left`).
+    each new id alone. When a row has filled the context, its newest half is read again into the emptied cache
+    and decoding goes on, so that text can be longer than the context; a prompt longer than the context is cut
+    to its newest half in the same way. `documents` is -1 where the prompt is padding (see `pad_left`).
     After `stop_id` a row yields only `stop_id`; when every row has stopped, so does the loop. The model is in
     evaluation mode until then, or until the iterator is closed.
     """
@@ -43,14 +45,14 @@ def decode(
     stopped = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     with evaluation_mode(model):
         start = model.start(prompt, max_new_tokens, documents=documents, dtype=dtype)
-        cache, ids, documents, context = start.cache, start.ids, start.documents, model.max_seq_len
-        unread, unread_documents = fit(ids, context), fit(documents, context)
+        cache, ids, context = start.cache, start.ids, model.max_seq_len
+        lengths = row_lengths(ids, start.documents)
+        unread, inputs = _whole(ids, lengths, start, context)
         for _ in range(max_new_tokens):
             if cache.length + unread.shape[1] > context:
-                unread, unread_documents = fit(ids, context), fit(documents, context)
                 cache.crop(0)
-            padded = {} if unread_documents is None else {"documents": unread_documents}
-            states = model.hidden(unread, cache=cache, **padded).states[:, -1:]
+                unread, inputs = _whole(ids, lengths, start, context)
+            states = model.hidden(unread, cache=cache, **inputs).states[:, -1:]
             new = pick(model.head(states)[:, -1], ids)
             if stop_id is not None:
                 new = torch.where(stopped, stop_id, new)
@@ -58,18 +60,47 @@ def decode(
             yield new
             if stop_id is not None and bool(stopped.all()):
                 return
-            unread, unread_documents = new[:, None], None  # which goes on with the cached document
+            unread, inputs = new[:, None], {}  # an id goes on with its row's cached document
             ids = torch.cat((ids, unread), dim=1)
-            if documents is not None:
-                documents = torch.cat((documents, documents[:, -1:]), dim=1)
+            lengths[:] = [length + 1 for length in lengths]
 
 
-IdsOrNone = TypeVar("IdsOrNone", Tensor, Tensor | None)
+def _whole(
+    ids: Int[Tensor, "B T"], lengths: list[int], start: Start, context: int
+) -> tuple[Int[Tensor, "B T_read"], dict[str, Tensor]]:
+    """What is read into an empty cache: each row's ids where they fit, else its newest half; and how it is read."""
+    read, documents = newest(ids, lengths, context)
+    inputs = {} if documents is None else {"documents": documents}
+    if start.is_prefix:
+        inputs["prefix_lengths"] = torch.full_like(read[:, 0], read.shape[1])
+    return read, inputs
 
 
-def fit(ids: IdsOrNone, context: int) -> IdsOrNone:
-    """What is read of ids [B, T]: all of them where they fit into the context, else the newest half of a context."""
-    return ids if ids is None or ids.shape[1] <= context else ids[:, -max(1, context // 2) :]
+def row_lengths(ids: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None) -> list[int]:
+    """How many ids of each row are no padding."""
+    return [ids.shape[1]] * ids.shape[0] if documents is None else (documents >= 0).sum(dim=1).tolist()
+
+
+def tokens_read(length: int, context: int) -> int:
+    """How many of a row's ids are read at once: all where they fit, else the newest half of a context."""
+    return length if length <= context else max(1, context // 2)
+
+
+def newest(
+    ids: Int[Tensor, "B T"], lengths: list[int], context: int
+) -> tuple[Int[Tensor, "B T_read"], Int[Tensor, "B T_read"] | None]:
+    """The last lengths[b] ids of each row, padded on the left, and their documents (None without padding).
+
+    A row longer than the context is cut to the newest half of a context, in `lengths` too.
+    """
+    lengths[:] = [tokens_read(length, context) for length in lengths]
+    longest = max(lengths)
+    read = ids[:, -longest:]
+    if min(lengths) == longest:
+        return read, None
+    column = torch.arange(longest, device=ids.device)
+    first = longest - torch.tensor(lengths, device=ids.device)
+    return read, torch.where(column < first[:, None], -1, 0)
 
 
 def pad_left(prompts: Sequence[Int[Tensor, " T_row"]]) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:

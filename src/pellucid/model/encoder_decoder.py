@@ -70,17 +70,7 @@ class EncoderDecoderLM(TransformerLM):
         self.encoder = Stack(config, config.num_encoder_layers, is_causal=False)
         self.decoder = Stack(config, config.num_decoder_layers, is_causal=True, reads_source=True)
         self.output = free_head(config)
-        initialise(
-            self,
-            self.parameter_roles(),
-            residual_branches=lambda name: (
-                2 * config.num_encoder_layers
-                if name.startswith("encoder.")
-                else 3 * config.num_decoder_layers
-            ),
-            vocab_size=self.vocab_size,
-            seed=seed,
-        )
+        initialise(self, self.initial_weights(), vocab_size=self.vocab_size, seed=seed)
 
     @property
     def _target_table(self) -> TokenEmbedding:
@@ -156,20 +146,6 @@ class EncoderDecoderLM(TransformerLM):
     ) -> Float[Tensor, "B T V"]:
         return self.head(self.hidden(input_ids, encoder_ids=encoder_ids).states)
 
-    def new_cache(
-        self, batch_size: int, max_length: int | None = None, *, dtype: torch.dtype | None = None
-    ) -> KVCache:
-        """An empty cache for `max_length` target positions (default: max_seq_len); it has read no source."""
-        return KVCache.allocate(
-            num_layers=self.config.num_decoder_layers,
-            batch_size=batch_size,
-            num_kv_heads=self.config.kv_heads,
-            max_length=self.max_seq_len if max_length is None else max_length,
-            head_dim=self.config.head_size,
-            device=self.device,
-            dtype=dtype or self.embedding.table.dtype,
-        )
-
     def start(
         self,
         prompt: Int[Tensor, "B S"],
@@ -182,7 +158,9 @@ class EncoderDecoderLM(TransformerLM):
 
         Of a source longer than max_seq_len the newest part is read.
         """
-        prompt, documents = decoding.fit(prompt, self.max_seq_len), decoding.fit(documents, self.max_seq_len)
+        lengths = decoding.row_lengths(prompt, documents)
+        if documents is None or prompt.shape[1] > self.max_seq_len:
+            prompt, documents = decoding.newest(prompt, lengths, self.max_seq_len)
         cache = self.new_cache(prompt.shape[0], min(self.max_seq_len, 1 + max_new_tokens), dtype=dtype)
         self._store(cache, self.encode(prompt, encoder_documents=documents).states, documents)
         return Start(cache, torch.full_like(prompt[:, :1], self.start_id), None)
@@ -190,6 +168,14 @@ class EncoderDecoderLM(TransformerLM):
     @property
     def continues_prompt(self) -> bool:
         return False
+
+    @property
+    def num_cached_layers(self) -> int:
+        return self.config.num_decoder_layers
+
+    def residual_branches(self, name: str) -> int:
+        is_encoder = name.startswith("encoder.")
+        return 2 * self.config.num_encoder_layers if is_encoder else 3 * self.config.num_decoder_layers
 
     def _store(
         self, cache: KVCache, source: Float[Tensor, "B S D"], documents: Int[Tensor, "B S"] | None

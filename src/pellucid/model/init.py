@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -62,21 +64,22 @@ def plan_initial_weights(
     return rows
 
 
+def summary(plan: Iterable[Initial]) -> list[str]:
+    """A line for all layers' parameters of one name: what they get, and how many there are."""
+    alike: Counter[Initial] = Counter(
+        replace(initial, name=re.sub(r"\b\d+\b", "*", initial.name)) for initial in plan
+    )
+    return [f"{initial}" + (f"  x {count}" if count > 1 else "") for initial, count in alike.items()]
+
+
 @torch.no_grad()
-def initialise(
-    model: nn.Module,
-    roles: Mapping[str, Role],
-    *,
-    residual_branches: Callable[[str], int],
-    vocab_size: int,
-    seed: int,
-) -> None:
+def initialise(model: nn.Module, plan: Iterable[Initial], *, vocab_size: int, seed: int) -> None:
     """Fill every parameter as planned, each from a generator of its own (seed, parameter name).
 
     Weights are drawn on the CPU, so that every device starts from the same ones, and adding a parameter
     to a model leaves the others' initial values as they were. Rows of a table beyond vocab_size are 0.
     """
-    for initial in plan_initial_weights(model, roles, residual_branches):
+    for initial in plan:
         parameter = model.get_parameter(initial.name)
         if initial.distribution == "constant":
             parameter.fill_(initial.value)

@@ -68,6 +68,8 @@ class Start:
     ids: Int[Tensor, "B T"]
     documents: Int[Tensor, "B T"] | None
     """-1 where `ids` is padding; None without padding."""
+    is_prefix: bool = False
+    """Whether what is read at once is a prefix, seen in both directions."""
 
 
 class LanguageModel(Protocol):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -14,13 +15,15 @@ from pellucid.model import decoding
 from pellucid.model.block import Block
 from pellucid.model.cache import KVCache
 from pellucid.model.embeddings import TokenEmbedding
-from pellucid.model.interface import Head, LanguageModel, Role, Start
+from pellucid.model.init import Initial, plan_initial_weights
+from pellucid.model.interface import Head, LanguageModel, Role
 from pellucid.model.stack import StackConfig
 
 
-class TransformerLM(nn.Module):
+class TransformerLM(nn.Module, ABC):
     """A token table, a head, and everything that follows from `hidden`."""
 
+    config: Any  # each family's own
     embedding: TokenEmbedding
     output: nn.Linear | None
     """The free head; None where the head is the token table."""
@@ -57,15 +60,23 @@ class TransformerLM(nn.Module):
         """The role of each parameter by its name."""
         return {name: _role(name, parameter) for name, parameter in self.named_parameters()}
 
-    def start(
-        self,
-        prompt: Int[Tensor, "B T"],
-        max_new_tokens: int,
-        *,
-        documents: Int[Tensor, "B T"] | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Start:
-        raise NotImplementedError
+    def new_cache(
+        self, batch_size: int, max_length: int | None = None, *, dtype: torch.dtype | None = None
+    ) -> KVCache:
+        """An empty cache for `max_length` positions (default: max_seq_len) on the model's device."""
+        return KVCache.allocate(
+            num_layers=self.num_cached_layers,
+            batch_size=batch_size,
+            num_kv_heads=self.config.kv_heads,
+            max_length=self.max_seq_len if max_length is None else max_length,
+            head_dim=self.config.head_size,
+            device=self.device,
+            dtype=dtype or self.embedding.table.dtype,
+        )
+
+    def initial_weights(self) -> list[Initial]:
+        """What each parameter gets before training, by the table of init.py."""
+        return plan_initial_weights(self, self.parameter_roles(), self.residual_branches)
 
     def _require_length(self, length: int, what: str = "positions (cached ones included)") -> None:
         if length > self.max_seq_len:
@@ -110,15 +121,21 @@ class TransformerLM(nn.Module):
         unpadded = [rows.shape[1] - len(row) if self.continues_prompt else 0 for row in prompt]
         return [row[skip:] for row, skip in zip(ids, unpadded, strict=True)]
 
+    # What the families decide ---------------------------------------------------------------------
+
     @property
+    @abstractmethod
     def continues_prompt(self) -> bool:
         """Whether new ids follow the prompt in one sequence, or answer it in another."""
-        raise NotImplementedError
 
-    def new_cache(
-        self, batch_size: int, max_length: int | None = None, *, dtype: torch.dtype | None = None
-    ) -> KVCache:
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def num_cached_layers(self) -> int:
+        """Layers whose keys and values decoding keeps."""
+
+    @abstractmethod
+    def residual_branches(self, name: str) -> int:
+        """How many branches add to the residual stream that the parameter of this name writes to."""
 
 
 def free_head(config: StackConfig) -> nn.Linear | None:

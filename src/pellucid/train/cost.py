@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pellucid.data.objectives import CausalConfig
 from pellucid.model.kernels.short import LONGEST
 from pellucid.model.stats import (
     count_cache_bytes,
@@ -147,5 +148,6 @@ def _score_bytes(plan: Plan, target_len: int) -> int:
     if on_cpu and position == "t5":
         return 4
     is_plain = attention.kernel == "auto" and attention.window is None and position != "alibi"
+    is_plain = is_plain and isinstance(plan.config.data.objective, CausalConfig)  # else hardly any layer is
     is_short = on_cpu and plan.precision.name == "bf16" and target_len <= LONGEST
     return 2 if is_plain and is_short else 0

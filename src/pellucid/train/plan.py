@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.config import from_tree, merge, to_tree
+from pellucid.data.objectives import PrefixConfig
 from pellucid.errors import ConfigError
-from pellucid.model import EncoderDecoderConfig, ModelConfig
+from pellucid.model import EncoderDecoderConfig
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision, choose_precision
 from pellucid.train.config import RunConfig
@@ -62,6 +63,11 @@ def make_plan(
             f"model.vocab_size ({model.vocab_size}) is smaller than the tokenizer's {vocab_size} ids; "
             "leave it out, raise it, or choose another data.tokenizer"
         )
+    if model.attention.kernel == "flex" and device.type == "cpu":
+        raise ConfigError(
+            "model.attention.kernel: 'flex' has no backward pass on the device cpu; train with 'auto', which computes "
+            "the same, or name another --device"
+        )
     windows = train.batch_tokens // seq_len
     fitting = min(_MICRO_BATCH_TOKENS[device.type] // seq_len, largest_micro_batch or windows)
     micro_batch = train.micro_batch or _largest_divisor(windows, fitting)
@@ -75,7 +81,7 @@ def make_plan(
     compiled, why = _decide_compile(config, device, steps, training_flops_per_token)
     resolved = {
         "data": {"path": str(Path(path).absolute()) if Path(path := config.data.path).exists() else path},
-        "model": {"vocab_size": model.vocab_size or vocab_size, **_start(model, start_id)},
+        "model": {"vocab_size": model.vocab_size or vocab_size, **_as_trained(config, start_id)},
         "train": {
             "seq_len": seq_len,
             "micro_batch": micro_batch,
@@ -125,10 +131,14 @@ def _decide_compile(
     return True, device.compile_reason
 
 
-def _start(model: ModelConfig, start_id: int) -> dict[str, int]:
-    if not isinstance(model, EncoderDecoderConfig):
-        return {}
-    return {"start_id": start_id if model.start_id is None else model.start_id}
+def _as_trained(config: RunConfig, start_id: int) -> dict[str, int | str]:
+    """What generation must know of the objective and the tokenizer, as keys of the model."""
+    model, objective = config.model, config.data.objective
+    if isinstance(model, EncoderDecoderConfig):
+        return {"start_id": start_id if model.start_id is None else model.start_id}
+    if model.prompt_mask is None and isinstance(objective, PrefixConfig):
+        return {"prompt_mask": "prefix"}
+    return {}
 
 
 def _largest_divisor(number: int, most: int) -> int:

@@ -12,7 +12,7 @@ from pellucid.errors import TokenizerError
 from pellucid.generate.sampling import PRESETS, SamplingConfig
 from pellucid.generate.text import generate_text, stream_text
 from pellucid.model import DecoderConfig, DecoderLM, Hidden, KVCache
-from pellucid.model.decoding import fit
+from pellucid.model.decoding import tokens_read
 from pellucid.model.interface import Start
 from pellucid.tokenizers import ByteTokenizer, build
 
@@ -66,7 +66,7 @@ class Script:
         return torch.nn.functional.one_hot(torch.tensor([[next(self.script)]]), self.vocab_size).float()
 
     def start(self, prompt, max_new_tokens, *, documents=None, dtype=None):
-        length = min(self.max_seq_len, fit(prompt, self.max_seq_len).shape[1] + max_new_tokens)
+        length = min(self.max_seq_len, tokens_read(prompt.shape[1], self.max_seq_len) + max_new_tokens)
         return Start(self.new_cache(1, length, dtype=dtype), prompt, documents)
 
     def parameter_roles(self):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid.model import DecoderConfig, DecoderLM, Hidden
-from pellucid.model.decoding import decode, fit, pad_left, picker
+from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, Hidden
+from pellucid.model.decoding import decode, newest, pad_left, picker, row_lengths, tokens_read
 from pellucid.model.positions import LearnedPositionConfig
 
 VOCABULARY = 31
@@ -189,9 +189,59 @@ def test_padding_stays_unseen_when_the_context_is_read_again() -> None:
 
 @pytest.mark.parametrize(("length", "read"), [(3, 3), (8, 8), (9, 4), (40, 4)])
 def test_what_does_not_fit_is_cut_to_its_newest_half_context(length: int, read: int) -> None:
-    ids = torch.arange(length)[None]
-    assert fit(ids, 8).tolist() == [list(range(length - read, length))]
-    assert fit(None, 8) is None
+    assert tokens_read(length, 8) == read
+    found, documents = newest(torch.arange(length)[None], lengths := [length], 8)
+    assert found.tolist() == [list(range(length - read, length))]
+    assert (documents, lengths) == (None, [read])
+
+
+def test_rows_are_cut_each_by_its_own_length() -> None:
+    ids, documents = pad_left([torch.arange(5), torch.arange(12), torch.arange(7)])
+    found, seen = newest(ids, lengths := row_lengths(ids, documents), 8)
+    assert lengths == [5, 4, 7]
+    assert seen is not None
+    assert [row[keep >= 0].tolist() for row, keep in zip(found, seen, strict=True)] == [
+        [0, 1, 2, 3, 4],
+        [8, 9, 10, 11],
+        [0, 1, 2, 3, 4, 5, 6],
+    ]
+
+
+@pytest.mark.parametrize("family", [DecoderConfig, EncoderDecoderConfig])
+@pytest.mark.parametrize("lengths", [(4, 9), (6, 14, 11), (20, 3), (24, 17, 16)], ids=str)
+def test_rows_of_a_batch_outgrow_the_context_each_at_its_own_time(family, lengths: tuple[int, ...]) -> None:
+    """Prompts shorter and longer than the context of 16, answers longer still: each row as if it were alone."""
+    model = family(vocab_size=VOCABULARY, d_model=16, num_heads=2, max_seq_len=16).build(seed=4).double()
+    prompts = [draw_ids(1, length, seed=length)[0] for length in lengths]
+    together = model.generate(prompts, 30)
+    for prompt, answer in zip(prompts, together, strict=True):
+        assert torch.equal(answer, model.generate(prompt, 30))
+
+
+@torch.no_grad()
+def test_a_prefix_model_reads_its_prompt_in_both_directions() -> None:
+    """As it was trained: decoding's first logits are those of a prefix mask over the prompt, ragged or not."""
+    config = DecoderConfig(
+        vocab_size=VOCABULARY, d_model=16, num_heads=2, max_seq_len=32, prompt_mask="prefix"
+    )
+    model, seen = config.build(seed=4).double(), []
+    prompts = [draw_ids(1, 9, seed=1)[0], draw_ids(1, 5, seed=2)[0]]
+
+    def pick(logits, _):
+        seen.append(logits)
+        return logits.argmax(dim=-1)
+
+    ids, documents = pad_left(prompts)
+    answers = torch.stack(list(decode(model, ids, 6, pick, documents=documents)), dim=1)
+    for row, prompt in enumerate(prompts):
+        whole = torch.cat((prompt, answers[row]))[None]
+        hidden = model.hidden(whole, prefix_lengths=torch.tensor([len(prompt)]))
+        expected = model.head(hidden.states)[0, len(prompt) - 1 : -1]
+        torch.testing.assert_close(
+            torch.stack([logits[row] for logits in seen]), expected, rtol=0, atol=1e-12
+        )
+    causal = config.model_copy(update={"prompt_mask": None}).build(seed=4).double()
+    assert not torch.allclose(causal(prompts[0][None])[0, -1], seen[0][0])
 
 
 # Sampling -----------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def encdec_quick() -> RunConfig:
             eval_every=250,
             checkpoint_every=250,
             sample_prompt="ROMEO:\nBut, soft! what <extra_id_0> through yonder <extra_id_1> breaks?\n<extra_id_2>",
-            sample_tokens=60,
+            sample_tokens=27,  # a target's length: no later place in one was ever learned
         ),
         run=RunDirectoryConfig(name="encdec-quick"),
     )

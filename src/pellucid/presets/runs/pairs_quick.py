@@ -15,13 +15,13 @@ def pairs_quick() -> RunConfig:
             num_encoder_layers=2,
             num_decoder_layers=2,
             num_heads=4,
-            max_seq_len=64,
+            max_seq_len=32,
             position=LearnedPositionConfig(),  # such tasks often ask for "the third from the end"
         ),
         data=DataConfig(objective=PairedConfig()),
         train=TrainConfig(
             steps=600,
-            batch_tokens=4096,
+            batch_tokens=2048,
             lr=2e-3,
             optimizer=AdamWConfig(beta2=0.98),
             schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
@@ -29,7 +29,7 @@ def pairs_quick() -> RunConfig:
             eval_tokens=20_000,
             checkpoint_every=200,
             sample_prompt="hello",
-            sample_tokens=60,
+            sample_tokens=32,
         ),
         run=RunDirectoryConfig(name="pairs-quick"),
     )

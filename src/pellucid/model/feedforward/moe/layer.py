@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pellucid.config import Config
 from pellucid.model.feedforward.gated import gated_width
@@ -58,7 +59,7 @@ class MoE(nn.Module):
         self, x: Float[Tensor, "*rows D"]
     ) -> tuple[Float[Tensor, "*rows D"], dict[str, tuple[Tensor, Tensor]]]:
         rows = x.reshape(-1, x.shape[-1])
-        routing = route(self.router(rows), self.top_k, normalize=self.normalize_top_k)
+        routing = route(self._score(rows), self.top_k, normalize=self.normalize_top_k)
         y = mix(rows, routing, self.gate, self.up, self.down)
         tokens = routing.logits.new_full((), rows.shape[0])
         auxiliary = {
@@ -66,6 +67,14 @@ class MoE(nn.Module):
             "moe_z": (self.z_coefficient * z_loss(routing) * tokens, tokens),
         }
         return y.view(x.shape), auxiliary
+
+    def _score(self, rows: Float[Tensor, "N D"]) -> Float[Tensor, "N X"]:
+        """The router's logits, in float32 whatever autocast wants: bf16 would make close experts equal."""
+        kind = rows.device.type
+        if rows.dtype == torch.float64 or not torch.amp.is_autocast_available(kind):
+            return self.router(rows)
+        with torch.autocast(kind, enabled=False):
+            return F.linear(rows.float(), self.router.weight.float())
 
 
 class MoEConfig(Config):
