@@ -66,9 +66,12 @@ def test_every_step_has_its_parts() -> None:
     assert [title.removeprefix("the ") for title in titles] == [*order, "encoder-decoder", "decoding"]
     for step in steps:
         idea = step.split("\n\n")[1]
-        assert 4 <= len(re.findall(r"[.:](?:\s|$)", idea)) <= 9, idea
-        for part in ("```python", "File: ", "To experiment: "):
+        assert 4 <= len(re.findall(r"[.](?:\s|$)", idea)) <= 6, idea
+        for part in ("```python", "File: ", "Source: ", "To experiment: "):
             assert part in step, (step[:40], part)
+        formula = step.split("\n\n")[2]
+        assert not formula.startswith("<!--"), (step[:40], "no formula")
+        assert re.search(r"[=→←≤]", formula), formula
 
 
 OVERRIDES = [

@@ -30,6 +30,8 @@ def require_family(
             value = getattr(value, name, wanted)
         if value != wanted:
             faults.append(f"{path}: must be {wanted!r}, not {value!r}")
+    if getattr(config, "prompt_mask", None) == "prefix":
+        faults.append("prompt_mask: must be left out or 'causal', by which these families read, not 'prefix'")
     if faults := [*faults, *more_faults]:
         raise ConfigError(f"not a model of the {family} family:\n" + "\n".join(faults))
 

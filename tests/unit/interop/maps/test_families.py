@@ -47,6 +47,7 @@ OTHER_VALUES: dict[str, Any] = {
     "num_kv_heads": 1,
     "head_dim": 6,
     "max_seq_len": 99,
+    "prompt_mask": "prefix",
     "block": "parallel",
     "norm.kind": "none",
     "norm.eps": 0.25,
