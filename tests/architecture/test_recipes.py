@@ -73,7 +73,8 @@ def test_recipe(file: str, word: tuple[str, str, str], tmp_path: Path) -> None:
 
     where = run("-c", "import pellucid; print(pellucid.__file__)", cwd=tmp_path)
     assert where.startswith(str(sources)), "the copy must be what is tested"
-    contracts = ["tests/contracts/test_model_parts.py", "tests/contracts/test_decoder.py"]
+    names = ("model_parts", "language_models", "cached_equals_uncached")
+    contracts = [f"tests/contracts/test_{name}.py" for name in names]
     options = ["-k", f"{kind[1]} and not compiled", "-p", "no:cacheprovider", "-p", "no:randomly", "-n0"]
     report = run("-m", "pytest", *contracts, *options, cwd=ROOT)
     passed = re.search(r"(\d+) passed", report)

@@ -42,27 +42,23 @@ def newest(ids: Tensor) -> Tensor:
     return ids if ids.shape[1] <= CONTEXT else ids[:, -(CONTEXT // 2) :]
 
 
-def greedy(model: Any, prompt: Tensor, documents: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-    """The new ids [B, count], and the logits that each was chosen by."""
+def greedy(model: Any, prompt: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The new ids [B, count] of prompts of one length, and the logits that each was chosen by."""
     how: dict[str, Tensor] = {}
-    ids = read = prompt
+    read = prompt
     if not model.continues_prompt:
         how["encoder_ids"] = newest(prompt)
-        if documents is not None:
-            how["encoder_documents"] = newest(documents)
-        ids = read = torch.full_like(prompt[:, :1], model.start_id)
-        documents = None
+        read = torch.full_like(prompt[:, :1], model.start_id)
     new, chosen_by = [], []
-    for _ in range(count):
-        read = newest(read)
-        if documents is not None:
-            how["documents"] = torch.cat(
-                (documents, documents.new_zeros(len(ids), ids.shape[1] - documents.shape[1])), dim=1
-            )[:, -read.shape[1] :]
+    for step in range(count):
+        if step == 0 or read.shape[1] > CONTEXT:
+            read = newest(read)
+            if getattr(model.config, "prompt_mask", None) == "prefix":
+                how["prefix_lengths"] = torch.full_like(read[:, 0], read.shape[1])
         logits = model.head(model.hidden(read, **how).states)[:, -1]
         new.append(logits.argmax(dim=-1))
         chosen_by.append(logits)
-        read, ids = (torch.cat((text, new[-1][:, None]), dim=1) for text in (read, ids))
+        read = torch.cat((read, new[-1][:, None]), dim=1)
     return torch.stack(new, dim=1), torch.stack(chosen_by, dim=1)
 
 
@@ -77,25 +73,29 @@ def decoded(model: Any, prompt: Tensor, documents: Tensor | None, count: int) ->
     return torch.stack(new, dim=1), torch.stack(chosen_by, dim=1)
 
 
-@pytest.mark.parametrize("length", [3, CONTEXT, 40])
+@pytest.mark.parametrize("length", [CONTEXT, 40])
 def test_text_longer_than_the_context_follows_the_stated_rule(windowed, model, length: int) -> None:
     prompt = windowed.ids(2, length)
-    expected, expected_logits = greedy(model, prompt, None, 30)
-    new, logits = decoded(model, prompt, None, 30)
+    expected, expected_logits = greedy(model, prompt, 20)
+    new, logits = decoded(model, prompt, None, 20)
     torch.testing.assert_close(logits, expected_logits, rtol=0, atol=1e-11)
     assert torch.equal(new, expected)
     assert new.unique().numel() > 3
-    generated = model.generate(prompt, 30)
+    generated = model.generate(prompt, 20)
     assert torch.equal(generated, torch.cat((prompt, new), dim=1) if model.continues_prompt else new)
 
 
-def test_so_do_padded_rows(windowed, model) -> None:
-    for lengths in ((10, 7, 1), (30, 12, 5)):
-        prompt, documents = pad_left(prompts_of(windowed, lengths))
-        expected, expected_logits = greedy(model, prompt, documents, 24)
-        new, logits = decoded(model, prompt, documents, 24)
-        torch.testing.assert_close(logits, expected_logits, rtol=0, atol=1e-11)
-        assert torch.equal(new, expected)
+@pytest.mark.parametrize("lengths", [(10, 7, 1), (30, 12, 5)], ids=str)
+def test_so_does_each_of_several_rows_by_itself(windowed, model, lengths: tuple[int, ...]) -> None:
+    """A row is cut when it has filled the context itself, not when a longer one has."""
+    prompts = prompts_of(windowed, lengths)
+    new, logits = decoded(model, *pad_left(prompts), 20)
+    for row, prompt in enumerate(prompts):
+        expected, expected_logits = greedy(model, prompt[None], 20)
+        torch.testing.assert_close(logits[row : row + 1], expected_logits, rtol=0, atol=1e-11)
+        assert torch.equal(new[row], expected[0])
+    for ids, prompt, ours in zip(model.generate(prompts, 20), prompts, new, strict=True):
+        assert torch.equal(ids, torch.cat((prompt, ours)) if model.continues_prompt else ours)
 
 
 def test_prompts_of_unequal_lengths_are_continued_as_each_alone(windowed, model) -> None:
@@ -122,8 +122,21 @@ def test_every_change_generates(few) -> None:
     model, prompts = wide(few.build()), prompts_of(few, (6, 3))
     together = model.generate(prompts, 6)
     for prompt, ids in zip(prompts, together, strict=True):
-        new, _ = greedy(model, prompt[None], None, 6)
+        new, _ = greedy(model, prompt[None], 6)
         assert torch.equal(ids[-6:], new[0])
+
+
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 4, 1)], ids=str)
+def test_a_prefix_is_read_in_both_directions(changes, lengths: tuple[int, ...]) -> None:
+    """Also again where the context is full."""
+    causal, prefix = (changes.case("decoder", {"prompt_mask": mask}) for mask in ("causal", "prefix"))
+    prompts = prompts_of(prefix, lengths)
+    _, ours = decoded(wide(prefix.build()), *pad_left(prompts), 20)
+    _, others = decoded(wide(causal.build()), *pad_left(prompts), 20)
+    assert not torch.allclose(ours[0], others[0])
+    for row, prompt in enumerate(prompts):
+        _, expected = greedy(wide(prefix.build()), prompt[None], 20)
+        torch.testing.assert_close(ours[row : row + 1], expected, rtol=0, atol=1e-11)
 
 
 def test_a_target_begins_after_the_start_id(changes) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.model.inference import evaluation_mode
-from pellucid.model.interface import LanguageModel, Start
+from pellucid.model.interface import LanguageModel
 from pellucid.runtime.seeding import torch_generator
 
 Pick = Callable[[Float[Tensor, "B V"], Int[Tensor, "B T"]], Int[Tensor, " B"]]
@@ -47,11 +47,12 @@ def decode(
         start = model.start(prompt, max_new_tokens, documents=documents, dtype=dtype)
         cache, ids, context = start.cache, start.ids, model.max_seq_len
         lengths = row_lengths(ids, start.documents)
-        unread, inputs = _whole(ids, lengths, start, context)
+        prefix = list(lengths) if start.is_prefix else None
+        unread, inputs = _whole(ids, lengths, prefix, context)
         for _ in range(max_new_tokens):
             if cache.length + unread.shape[1] > context:
                 cache.crop(0)
-                unread, inputs = _whole(ids, lengths, start, context)
+                unread, inputs = _whole(ids, lengths, prefix, context)
             states = model.hidden(unread, cache=cache, **inputs).states[:, -1:]
             new = pick(model.head(states)[:, -1], ids)
             if stop_id is not None:
@@ -66,13 +67,20 @@ def decode(
 
 
 def _whole(
-    ids: Int[Tensor, "B T"], lengths: list[int], start: Start, context: int
+    ids: Int[Tensor, "B T"], lengths: list[int], prefix: list[int] | None, context: int
 ) -> tuple[Int[Tensor, "B T_read"], dict[str, Tensor]]:
-    """What is read into an empty cache: each row's ids where they fit, else its newest half; and how it is read."""
+    """What is read into an empty cache: each row's ids where they fit, else its newest half; and how it is read.
+
+    prefix: how many of a row's ids are seen in both directions: its prompt, and all of what a cut has left.
+    """
+    before = list(lengths)
     read, documents = newest(ids, lengths, context)
     inputs = {} if documents is None else {"documents": documents}
-    if start.is_prefix:
-        inputs["prefix_lengths"] = torch.full_like(read[:, 0], read.shape[1])
+    if prefix is not None:
+        for row, (old, new) in enumerate(zip(before, lengths, strict=True)):
+            prefix[row] = prefix[row] if new == old else new
+        columns = [read.shape[1] - length + seen for length, seen in zip(lengths, prefix, strict=True)]
+        inputs["prefix_lengths"] = torch.tensor(columns, device=ids.device)
     return read, inputs
 
 

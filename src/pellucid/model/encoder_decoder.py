@@ -181,8 +181,9 @@ class EncoderDecoderLM(TransformerLM):
         self, cache: KVCache, source: Float[Tensor, "B S D"], documents: Int[Tensor, "B S"] | None
     ) -> None:
         """Keys and values of the encoded source for every decoder layer, once for all steps."""
+        context = AttentionContext(Mask(is_causal=False))
         pairs = [
-            cast(Attention, block.cross_attention).keys_and_values(source, AttentionContext())
+            cast(Attention, block.cross_attention).keys_and_values(source, context)
             for block in cast(Iterable[Block], self.decoder.blocks)
         ]
         keys, values = (torch.stack(tensors).to(cache.keys.dtype) for tensors in zip(*pairs, strict=True))

@@ -37,6 +37,14 @@ def locate(
     where one begins.
     """
     batch, new = input_ids.shape
+    if documents is not None and documents.shape != input_ids.shape:
+        raise ValueError(
+            f"documents {list(documents.shape)} must have the shape of the ids, {list(input_ids.shape)}"
+        )
+    if positions is not None and positions.shape not in (input_ids.shape, (new,)):
+        raise ValueError(
+            f"positions {list(positions.shape)} must have the shape of the ids, {list(input_ids.shape)}, or [{new}]"
+        )
     past = cache.length if cache is not None else 0
     if positions is None and documents is None and (cache is None or cache.positions is None):
         every = torch.arange(past + new, device=input_ids.device)

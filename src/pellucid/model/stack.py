@@ -171,8 +171,8 @@ def run_stack(
     recompute: Recompute = "none",
 ) -> Hidden:
     """Embedded ids → final normalised states. What every layer shares is made once, before the first."""
-    if cache is not None and training and recompute != "none":
-        raise ValueError("activations are recomputed in training, which has no cache; leave one of them out")
+    if cache is not None and recompute != "none":
+        raise ValueError("`recompute` is for training, which has no cache; leave one of them out")
     x = parts.position.embed(x, places.query_positions)
     x = F.dropout(x, config.dropout, training) if config.dropout else x
     contexts = _contexts(parts, config, x, places, mask, training)

@@ -59,6 +59,57 @@ def test_an_encoder_decoder_has_a_source_and_a_target(cli):
     assert outcome["sections"][1]["numbers"]["target"]["tokens"] == ["<begin>", *"or␣not"]
 
 
+def suggested(outcome) -> list[str]:
+    """The commands below "What to try next", without their reasons."""
+    lines = outcome.out[outcome.out.index("What to try next") :].splitlines()[1:]
+    return [line.strip().split("  ")[0] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("words", "commands"),
+    [
+        (
+            ["quick"],
+            [
+                "pellucid train quick",
+                "pellucid demo quick model.position.kind=learned",
+                "pellucid demo encdec-quick",
+            ],
+        ),
+        (
+            ["encdec-quick"],
+            [
+                "pellucid train encdec-quick",
+                "pellucid demo encdec-quick model.position.kind=rope",
+                "pellucid demo quick",
+            ],
+        ),
+        (
+            ["debug", "model.norm.kind=none"],
+            [
+                "pellucid train debug model.norm.kind=none",
+                "pellucid demo debug model.position.kind=learned",
+                "pellucid demo encdec-quick",
+            ],
+        ),
+    ],
+)
+def test_what_is_suggested_belongs_to_what_was_shown(cli, words, commands):
+    found = suggested(cli("demo", *words))
+    assert found[2:] == commands
+    assert f"pellucid demo {' '.join(words)}" not in found  # the command just run
+
+
+def test_without_a_name_the_default_is_what_is_suggested(cli):
+    assert "pellucid train quick" in suggested(cli("demo"))
+
+
+def test_pairs_have_to_be_given_to_be_trained_on(cli):
+    assert "pellucid train pairs-quick data.path=FILE" in suggested(cli("demo", "pairs-quick"))
+    given = suggested(cli("demo", "pairs-quick", "data.path=mine.jsonl"))
+    assert "pellucid train pairs-quick data.path=mine.jsonl" in given
+
+
 def test_the_sentence_layer_head_and_seed_are_those_given(cli):
     def section(number: int, *words: object) -> dict:
         return cli("demo", *SMALL, *words, "--json").json["sections"][number]["numbers"]

@@ -120,7 +120,7 @@ def test_fractions_in_the_wrong_order_and_windows_that_cannot_be_cut() -> None:
     with pytest.raises(ConfigError, match=r"min_fraction \(0\.8\) is more than max_fraction \(0\.75\)"):
         from_tree(PrefixConfig, {"min_fraction": 0.8})
     for is_encoder_decoder in (True, False):
-        with pytest.raises(ConfigError, match=r"train\.seq_len: .* 1 cannot be cut; wanted at least 2"):
+        with pytest.raises(ConfigError, match=r"train\.seq_len .*: .* 1 cannot be cut; wanted at least 2"):
             build(PrefixConfig(), seq_len=1, is_encoder_decoder=is_encoder_decoder)
 
 
@@ -196,7 +196,25 @@ def test_lengths_are_those_of_the_paper() -> None:
     cut, spans = noise(568, 0.15, 3.0)
     assert (568 - cut + spans + 1, cut + spans + 1) == (512, 114)  # t5 adds an end of text to both
     objective = build(SpanCorruptionConfig(), seq_len=64)
-    assert (objective.encoder_len, objective.decoder_len) == (64 - 10 + 3, 10 + 3 + 1)
+    assert (objective.encoder_len, objective.decoder_len) == (64 - 10 + 3, 10 + 3 + 2)
+
+
+def test_a_target_is_over_after_its_last_sentinel_where_the_tokenizer_has_an_end() -> None:
+    endless = ByteTokenizer(sentinel_names(20))
+    endless.end_of_text_id = None
+    last = endless.special_tokens["<extra_id_1>"]  # 16 ids have one span
+    with_end, without = (
+        build(SpanCorruptionConfig(), seq_len=16, tokenizer=tokenizer).batch(TEXT, [FIRST])
+        for tokenizer in (None, endless)
+    )
+    assert with_end.targets[0, -2:].tolist() == [last, END]
+    assert with_end.targets[0, :-1].tolist() == without.targets[0].tolist()
+    assert END not in with_end.inputs
+    assert with_end.encoder_inputs.tolist() == without.encoder_inputs.tolist()
+    short = Split("val", (np.arange(16 + 5, dtype=np.uint16),))
+    (batch,) = build(SpanCorruptionConfig(), seq_len=16).evaluation_batches(short, 2)
+    for targets, weights in zip(batch.targets, batch.weights, strict=True):
+        assert targets[weights > 0][-2:].tolist() == [last, END]
 
 
 def test_a_training_source_has_no_padding_so_that_attention_needs_no_mask() -> None:
@@ -213,7 +231,8 @@ def test_missing_sentinels_are_counted_and_named() -> None:
     assert config.sentinels(512) == 27
     message = (
         r"data\.tokenizer\.special_tokens: .* needs 27 sentinels for windows of 512 ids, <extra_id_0> "
-        r"to <extra_id_26>, and the tokenizer lacks 7 of them; add .*sentinel_names\(27\)"
+        r"to <extra_id_26>, and the tokenizer lacks 7 of them; give data\.tokenizer\.special_tokens="
+        r"'\[\"<extra_id_0>\", \"<extra_id_1>\", …, \"<extra_id_26>\"\]' .*sentinel_names\(27\)"
     )
     with pytest.raises(ConfigError, match=message):
         build(config, seq_len=512)
@@ -233,11 +252,11 @@ def test_sentinels_are_used_in_the_order_of_their_names() -> None:
 
 
 def test_a_target_longer_than_the_window_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"train\.seq_len \(2\): .* lower data\.objective\.noise_density"):
-        build(SpanCorruptionConfig(), seq_len=2)
+    with pytest.raises(ConfigError, match=r"train\.seq_len \(3; .* lower data\.objective\.noise_density"):
+        build(SpanCorruptionConfig(), seq_len=3)  # <0> x <1> end
     with pytest.raises(ConfigError, match=r"mean_span_length \(1\.0\)"):
         build(SpanCorruptionConfig(noise_density=0.6, mean_span_length=1), seq_len=16)
-    build(SpanCorruptionConfig(), seq_len=3)
+    build(SpanCorruptionConfig(), seq_len=4)
 
 
 # Paired
@@ -275,8 +294,8 @@ def test_an_epoch_has_every_pair_once_in_an_order_of_its_own(pairs: Split) -> No
 
 def test_long_pairs_are_counted_and_refused_never_cut(pairs: Split) -> None:
     wanted = (
-        r"train: (\d+) of (\d+) pairs do not fit train\.seq_len 9: the longest source has 9 ids, the longest target 12 "
-        r"with its end; raise train\.seq_len \(and model\.max_seq_len\) to 12, or"
+        r"^training split: (\d+) of (\d+) pairs do not fit train\.seq_len 9: the longest source has 9 ids, "
+        r"the longest target 12 with its end; raise train\.seq_len \(and model\.max_seq_len\) to 12, or"
     )
     objective = build(PairedConfig(), seq_len=9)
     for refuse in (lambda: objective.order(pairs, seed=0), lambda: objective.evaluation_batches(pairs, 1)):
@@ -290,11 +309,11 @@ def test_long_pairs_are_counted_and_refused_never_cut(pairs: Split) -> None:
 
 def test_single_texts_and_single_pairs_are_refused(pairs: Split) -> None:
     with pytest.raises(
-        DataError, match=r"train: was prepared as single texts, and data\.objective\.kind 'paired'"
+        DataError, match=r"^training split: was prepared as single texts, and data\.objective\.kind 'paired'"
     ):
         build(PairedConfig()).order(TEXT, seed=0)
     one = Split("train", (pairs.read(0, int(pairs.bounds[2])),), (pairs.starts[0][:2],), is_paired=True)
-    with pytest.raises(DataError, match=r"train: 1 pair\(s\), and training needs at least 2"):
+    with pytest.raises(DataError, match=r"^training split: 1 pair\(s\), and training needs at least 2"):
         build(PairedConfig()).order(one, seed=0)
     assert len(list(build(PairedConfig()).evaluation_batches(one, 1))) == 1
 

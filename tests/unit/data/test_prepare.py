@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from pellucid import tokenizers
-from pellucid.data.encoding import pieces
+from pellucid.data.encoding import encode_with_special, pieces
 from pellucid.data.manifest import Manifest, SplitRule
 from pellucid.data.prepare import content_hash, plan, prepare
 from pellucid.data.shards import ShardSet, Split, open_shards
@@ -304,6 +305,64 @@ def test_what_single_texts_are_known_by_is_what_it_was(tmp_path: Path) -> None:
     assert manifest.key == key
     assert manifest.fingerprint == "2d374a58a5f982142b5a931de8e58b48ad37a499e2edbacefacaadf917816878"
     assert "pair_fields" not in (tmp_path / "out/manifest.json").read_text()
+
+
+SENTINELS = ByteTokenizer(["<extra_id_0>", "<extra_id_1>", "<extra_id_0>x"])
+MARKED = [
+    "a <extra_id_0>b<extra_id_1>",
+    "<extra_id_1><extra_id_0>",
+    "plain, ☃",
+    "<extra_id_0>xx<|endoftext|>",
+    "<extra_id_7>",
+]
+
+
+def test_special_tokens_in_pairs_are_parsed_as_generation_parses_a_source(
+    tmp_path: Path, pair_lines: Jsonl
+) -> None:
+    pairs = [(source, f"{target} {source}") for source, target in itertools.permutations(MARKED, 2)]
+    prepare(open_source(pair_lines(pairs), pair_fields=FIELDS), SENTINELS, tmp_path / "out", val_fraction=0.5)
+    shards = open_shards(tmp_path / "out")
+    found = set[tuple[tuple[int, ...], ...]]()
+    for split in (shards.train, shards.val):
+        texts = [tuple(split.read(a, b).tolist()) for a, b in itertools.pairwise(split.bounds.tolist())]
+        found |= set(zip(texts[0::2], texts[1::2], strict=True))
+    assert found == {
+        tuple((*SENTINELS.encode(text, allow_special=True).tolist(), 256) for text in pair) for pair in pairs
+    }
+
+
+def test_special_tokens_in_single_texts_are_plain_text(tmp_path: Path, jsonl: Jsonl) -> None:
+    shards = prepared(jsonl(MARKED), tmp_path / "out", tokenizer=SENTINELS, val_fraction=0.5)
+    ids = np.concatenate([*shards.train.shards, *shards.val.shards])
+    assert (ids > 255).sum() == len(MARKED)  # an end for each text
+    assert "special_tokens" not in (tmp_path / "out/manifest.json").read_text()
+
+
+@pytest.mark.parametrize("texts", [MARKED, MARKED[:1], [""], ["", *MARKED, ""], []])
+def test_many_texts_are_encoded_as_each_is(texts: list[str]) -> None:
+    ids, offsets = encode_with_special(SENTINELS, texts)
+    assert (ids.dtype, offsets.dtype) == (np.uint32, np.int64)
+    assert [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)] == [
+        SENTINELS.encode(text, allow_special=True).tolist() for text in texts
+    ]
+
+
+def test_pairs_with_plain_special_tokens_are_another_recipe(tmp_path: Path, pair_lines: Jsonl) -> None:
+    """Directories from before special tokens were parsed are not taken for what would be made now."""
+    source = open_source(pair_lines(PAIRS), pair_fields=FIELDS)
+    recipe = plan(source, ByteTokenizer())
+    earlier = recipe.model_copy(update={"special_tokens": None})
+    assert recipe.key != earlier.key
+    assert earlier.differences(recipe) == ["special_tokens: None there, parsed asked for"]
+
+
+def test_pairs_that_are_all_one_cannot_be_split(tmp_path: Path, pair_lines: Jsonl) -> None:
+    path = pair_lines([("a", "b")] * 2)
+    with pytest.raises(
+        DataError, match=r"all pairs have one and the same source and target, .* two that differ"
+    ):
+        prepared_pairs(path, tmp_path / "out")
 
 
 def test_pairs_need_a_mark_where_they_end(tmp_path: Path, pair_lines: Jsonl) -> None:

@@ -85,18 +85,20 @@ def ids(array: np.ndarray) -> Tensor:
     return torch.from_numpy(array)[None]
 
 
-def direct(model: EncoderDecoderLM, objective: Objective, data: Split) -> tuple[float, list[int]]:
-    """The sum of the losses and the targets of every row, each with its own source and nothing else."""
-    total, targets = 0.0, list[int]()
+def direct(model: EncoderDecoderLM, objective: Objective, data: Split) -> tuple[float, float, list[int]]:
+    """The sum of the losses, that of bytes alone, and the targets of every row, each with its own source."""
+    total, told, targets = 0.0, 0.0, list[int]()
     for batch in objective.evaluation_batches(data, 1):
         learned = batch.weights[0] > 0
         source = batch.encoder_inputs[0][batch.encoder_documents[0] == 0]
         with torch.no_grad():
             logits = model.eval()(ids(source), ids(batch.inputs[0][learned]))[0]
         target = batch.targets[0][learned]
-        total += F.cross_entropy(logits.double(), torch.from_numpy(target), reduction="sum").item()
+        losses = F.cross_entropy(logits.double(), torch.from_numpy(target), reduction="none")
+        total += losses.sum().item()
+        told += losses[torch.from_numpy(target < 256)].sum().item()  # sentinels and ends have no bytes
         targets += target.tolist()
-    return total, targets
+    return total, told, targets
 
 
 @pytest.mark.parametrize(
@@ -107,13 +109,14 @@ def test_an_encoder_decoder_is_scored_by_its_targets(
 ) -> None:
     data = paired(tmp_path) if config.kind == "paired" else split()
     objective = build(config)
-    total, targets = direct(encoder_decoder, objective, data)
+    total, told, targets = direct(encoder_decoder, objective, data)
     encoder_decoder.train()
     found = evaluate_split(encoder_decoder, TOKENIZER, data, FP32, objective=objective)
     text = [token for token in targets if token < 256]  # an id a byte; sentinels and ends are none
     assert (found.tokens, found.bytes) == (len(targets), len(text))
     assert found.loss == pytest.approx(total / len(targets), rel=1e-5)
-    assert found.bits_per_byte == pytest.approx(total / math.log(2) / len(text), rel=1e-5)
+    assert found.bits_per_byte == pytest.approx(told / math.log(2) / len(text), rel=1e-5)
+    assert (told < total) == (len(text) < len(targets))
     assert (len(text) < len(targets)) == (config.kind != "prefix")
     assert encoder_decoder.training
 
@@ -139,6 +142,20 @@ def test_a_decoder_sees_its_prefix_in_both_directions(decoder: DecoderLM) -> Non
     assert found.loss == pytest.approx(total / count, rel=1e-5)
     causal = evaluate_split(decoder, TOKENIZER, split(), FP32)
     assert abs(causal.loss - found.loss) > 1e-3
+
+
+def test_marks_between_documents_cost_in_causal_scoring_alone(decoder: DecoderLM) -> None:
+    ids = np.concatenate([[*TOKENIZER.encode(word), START] for word in TEXT.split() * 3]).astype(np.uint16)
+    data = Split("val", (ids,))
+    causal = evaluate_split(decoder, TOKENIZER, data, FP32)
+    assert causal.bytes < causal.tokens
+    assert causal.bits_per_byte == pytest.approx(
+        causal.loss * causal.tokens / math.log(2) / causal.bytes, rel=1e-12
+    )
+    objective = build(PrefixConfig(), is_encoder_decoder=False)
+    prefix = evaluate_split(decoder, TOKENIZER, data, FP32, objective=objective)
+    assert prefix.bytes < prefix.tokens
+    assert prefix.bits_per_byte < 0.99 * prefix.loss * prefix.tokens / math.log(2) / prefix.bytes
 
 
 def test_only_so_many_targets_and_always_the_same(encoder_decoder: EncoderDecoderLM) -> None:

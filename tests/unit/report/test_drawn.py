@@ -112,6 +112,11 @@ def test_turned_vectors_point_where_they_point():
     assert "→ ( 1.000,  0.000)  ↓ ( 0.000, -1.000)     270.0°   1.000" in lines[-1]
 
 
+def test_a_long_title_is_broken():
+    lines = drawn(replace(alone(), title="One sentence through preset " + "model.part.kind=other " * 4))
+    assert max(map(cell_len, lines)) <= 80
+
+
 def test_next_steps_end_the_walk():
     lines = drawn(replace(alone(), next_steps=(("pellucid train quick", "to see it trained"),)))
     assert lines[-3:] == ["", "What to try next", "  pellucid train quick  to see it trained"]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from pellucid.config import members
 from pellucid.errors import ConfigError, TokenizerError
 from pellucid.model.block import Layout
 from pellucid.model.feedforward import FeedForwardConfig
+from pellucid.model.interface import Head
 from pellucid.model.norms import NormConfig
 from pellucid.model.positions import PositionConfig
 from pellucid.report.walkthrough import LONGEST, Origin, walk
+from pellucid.report.walkthrough.sources import formula_of
 from pellucid.tokenizers import build
 
 TEXT = "To be, or not"
@@ -221,12 +224,17 @@ def test_a_relu_shows_its_silent_units(decoder, stroll):
 
 def test_experts_are_those_that_the_router_chose(decoder, stroll):
     model = decoder(feed_forward={"kind": "moe", "num_experts": 4, "top_k": 2})
-    model.blocks[0].feed_forward.router.register_forward_hook(
-        lambda *_: torch.tensor([[0.0, 3.0, 1.0, 2.0]]).expand(13, 4)
-    )
+    with torch.no_grad():
+        model.blocks[0].feed_forward.router.weight[0] = 0
+        model.blocks[0].feed_forward.router.weight[2] = -model.blocks[0].feed_forward.router.weight[1]
+        model.blocks[0].feed_forward.router.weight[3] = 9 * model.blocks[0].feed_forward.router.weight[1]
+    read = []
+    model.blocks[0].feed_forward.register_forward_hook(lambda _, inputs, __: read.append(inputs[0][0]))
     numbers = stroll(model).section("The feed-forward layer").numbers
-    assert numbers["experts"] == [[1, 3]] * 13
-    assert numbers["tokens_by_expert"] == [0, 13, 0, 13]
+    likes = (read[0].clone() @ model.blocks[0].feed_forward.router.weight[1] > 0).tolist()
+    assert {True, False} == set(likes)
+    assert numbers["experts"] == [[3, 1] if liked else [2, 0] for liked in likes]
+    assert numbers["tokens_by_expert"] == [13 - sum(likes), sum(likes), 13 - sum(likes), sum(likes)]
 
 
 def test_candidates_are_the_largest_logits(decoder, stroll):
@@ -278,6 +286,187 @@ def test_formulas_and_files_are_those_of_the_classes(decoder, stroll):
         ("src/pellucid/model/positions/learned.py",),
         "x + table[position]",
     )
+
+
+# What is said holds for this model --------------------------------------------------------------------
+
+
+def said(section) -> str:
+    return " ".join((section.words, section.formula, *section.remarks))
+
+
+def steps(walkthrough) -> list[str]:
+    return [step["step"] for step in walkthrough.section("The shapes on the way").numbers["steps"]]
+
+
+@pytest.mark.parametrize("layout", Layout.__args__)
+def test_a_model_without_norms_is_told_without_norms(decoder, encoder_decoder, stroll, layout):
+    for model in (decoder(norm={"kind": "none"}, block=layout), encoder_decoder(norm={"kind": "none"})):
+        walkthrough = stroll(model)
+        assert "This model has none" in walkthrough.section("No norm sets the scale").words
+        stream = walkthrough.section("The residual stream without norms")
+        assert "through a norm" not in said(stream)
+        assert "final norm" not in said(stream)
+        assert "as large as it is" in stream.words
+        assert not any("norm" in step for step in steps(walkthrough))
+
+
+@pytest.mark.parametrize(
+    ("layout", "title", "where", "readers"),
+    [
+        (
+            "pre_norm",
+            "The residual stream grows",
+            "before each branch.",
+            "Every branch reads it through a norm.",
+        ),
+        ("post_norm", "The residual stream keeps its size", "after each branch", "needs no final norm"),
+        ("sandwich_norm", "The residual stream grows", "another behind it", "sets the size of what it adds"),
+        ("parallel", "The residual stream grows", "serves all branches", "side by side, through one norm"),
+    ],
+)
+def test_norms_are_told_where_they_stand(decoder, encoder_decoder, stroll, layout, title, where, readers):
+    for model in (decoder(block=layout), encoder_decoder(block=layout)):
+        walkthrough = stroll(model)
+        assert where in walkthrough.section("A norm sets the scale").words
+        stream = walkthrough.section(title)
+        assert readers in stream.words
+        assert ("final norm brings it" in said(stream)) is (layout != "post_norm")
+        assert ("sum of all that was said" in stream.words) is (layout != "post_norm")
+
+
+def test_the_norm_stands_among_the_steps_where_it_runs(decoder, stroll):
+    before, after = steps(stroll(decoder())), steps(stroll(decoder(block="post_norm")))
+    assert before.index("block 0 norm") < before.index("block 0 queries")
+    assert after.index("block 0 norm") > after.index("block 0 attention adds")
+
+
+def test_a_sandwich_tells_what_is_added_in_the_end(decoder, stroll):
+    model = decoder(block="sandwich_norm")
+    with torch.no_grad():
+        model.blocks[0].feed_forward_out_norm.gain.fill_(3)
+    remark = stroll(model).section("The feed-forward layer").remarks[0]
+    assert re.search(
+        r"gives vectors of RMS \S+, which the norm behind it makes (2\.9\d\d|3\.000) to be", remark
+    )
+    assert "and adds vectors" in stroll(decoder()).section("The feed-forward layer").remarks[0]
+
+
+def test_a_layer_norm_without_bias_has_none_in_its_formula(decoder, stroll):
+    with_bias, without = (
+        stroll(decoder(norm={"kind": "layernorm", "bias": bias})).section("A norm sets the scale").formula
+        for bias in (True, False)
+    )
+    assert "gain and bias" in with_bias
+    assert without.endswith("a learned gain: (x - μ) / sqrt(σ² + eps) · g")
+
+
+def test_a_window_is_told_and_whether_the_block_has_it(decoder, stroll):
+    plain = stroll(decoder()).section("Attention")
+    assert plain.words.endswith("A token sees only itself and those before it.")
+    assert "window" not in said(plain)
+    everywhere = said(stroll(decoder(attention={"window": 4})).section("Attention"))
+    assert "only itself and the 3 before it. Every block has this window of 4." in everywhere
+    assert "the causal mask, a window of 4," in everywhere
+    model = decoder(attention={"window": 4, "window_pattern": "LG"})
+    local, everything = (said(stroll(model, layer=layer).section("Attention")) for layer in (0, 1))
+    assert "the 3 before it. Block 0 is local, its window is 4 (window_pattern LG)" in local
+    assert "those before it. Block 1 is global (window_pattern LG); local blocks" in everything
+    assert "a window of 4," not in everything
+
+
+@pytest.mark.parametrize(("window", "words"), [(1, "only itself."), (2, "itself and the one before it.")])
+def test_small_windows_are_told_in_words(decoder, stroll, window, words):
+    model = decoder(attention={"window": window})
+    assert f"A token sees {'only ' if window > 1 else ''}{words}" in stroll(model).section("Attention").words
+
+
+def test_an_encoder_hides_nothing_unless_it_has_a_window(encoder_decoder, stroll):
+    plain = stroll(encoder_decoder()).section("Attention in the encoder")
+    assert "Nothing is hidden." in plain.words
+    walkthrough = stroll(encoder_decoder(attention={"window": 4}))
+    encoder = walkthrough.section("Attention in the encoder")
+    assert "only itself and the 3 before it, and as many after it." in encoder.words
+    assert "hidden" not in encoder.words
+    assert "the 3 before it." in walkthrough.section("Attention in the decoder").words
+    assert "window" not in said(walkthrough.section("Attention to the source"))
+
+
+def test_of_attentions_formula_what_is_used_is_told(decoder, encoder_decoder, stroll):
+    settings = {"attention": {"qk_norm": True, "softcap": 5.0}, "position": {"kind": "alibi"}}
+    plain, full = (
+        stroll(model).section("Attention").remarks[0] for model in (decoder(), decoder(**settings))
+    )
+    assert plain == "Used here: a scale of 0.5, the causal mask, a key/value head for every 2 query heads."
+    for words in ("(QK-norm)", "capped at ±5", "a bias by distance"):
+        assert words in full
+    cross = stroll(encoder_decoder(num_kv_heads=4, position={"kind": "t5"})).section(
+        "Attention to the source"
+    )
+    assert cross.remarks[0] == "Used here: a scale of 0.5, a key/value head for each query head."
+
+
+def test_the_heads_formula_is_this_models(decoder, stroll):
+    plain, capped, padded = (
+        stroll(decoder(**settings)).section("The next token")
+        for settings in ({}, {"logit_softcap": 10.0}, {"vocab_multiple": 8})
+    )
+    assert plain.formula == "What turns states into logits: states · weightᵀ"
+    assert "cap" not in plain.words
+    assert capped.formula.endswith("weightᵀ, soft-capped")
+    assert "squeezed between -10 and 10" in capped.words
+    assert padded.formula.endswith("weightᵀ, the first vocab_size of them")
+    assert "264 rows, a round number for speed; only the first 257 are ids" in padded.words
+
+
+def test_the_embeddings_factor_is_told_where_there_is_one(decoder, stroll):
+    plain, scaled = (
+        stroll(decoder(scale_embeddings=scaled)).section("Ids become vectors") for scaled in (False, True)
+    )
+    assert plain.formula == "table[ids]: [B, T] → [B, T, D]"
+    assert "sqrt" not in plain.words
+    assert scaled.formula.endswith("[B, T, D], times sqrt(D)")
+    assert "multiplied by sqrt(16) = 4.00" in scaled.words
+
+
+def test_without_positions_the_encoder_knows_no_order(decoder, encoder_decoder, stroll):
+    alone = stroll(decoder(position={"kind": "none"})).section("Where a token stands").words
+    assert "encoder" not in alone
+    assert "window" not in alone
+    pair = stroll(encoder_decoder(position={"kind": "none"})).section("Where a token stands").words
+    assert "cannot know the order of the source" in pair
+    near = encoder_decoder(position={"kind": "none"}, attention={"window": 3})
+    assert "cannot know" not in stroll(near).section("Where a token stands").words
+
+
+def test_a_rotation_that_is_not_the_plain_one_is_told(decoder, stroll):
+    plain, part, scaled = (
+        stroll(decoder(position={"kind": "rope", **settings})).section("Where a token stands").words
+        for settings in ({}, {"fraction": 0.5}, {"scaling": {"kind": "linear", "factor": 2.0}})
+    )
+    assert plain.endswith("far places.")
+    assert "Only the first 2 of a head's 4 features turn." in part
+    assert "(linear scaling)" in scaled
+
+
+@pytest.mark.parametrize(
+    ("width", "words"), [(40, "It widens the vector to 40"), (8, "It turns the vector into 8")]
+)
+def test_a_layer_widens_only_where_it_is_wider(decoder, stroll, width, words):
+    model = decoder(feed_forward={"kind": "gelu", "d_ff": width})
+    assert words in stroll(model).section("The feed-forward layer").words
+
+
+def test_only_a_mixture_of_experts_speaks_of_experts(decoder, stroll):
+    assert "expert" not in said(stroll(decoder()).section("The feed-forward layer"))
+    moe = stroll(decoder(feed_forward={"kind": "moe", "num_experts": 4, "top_k": 1}))
+    assert "each token to the one that suits it best" in moe.section("The feed-forward layer").words
+    assert "feed-forward layer, V" not in moe.section("The shapes on the way").words
+
+
+def test_a_clause_that_a_formula_does_not_have_cannot_be_left_out():
+    with pytest.raises(ValueError, match=r"Head: its formula .* has no ', halved' to leave out"):
+        formula_of(Head, absent=(", halved",))
 
 
 # Encoder-decoders -------------------------------------------------------------------------------------

@@ -1,13 +1,17 @@
 """A run's config: what cannot be, said in one line with the way out."""
 
+import re
+import shlex
 import tomllib
 
 import pytest
 
 from pellucid.config import from_tree, override, to_toml, to_tree
-from pellucid.errors import ConfigError
+from pellucid.data.objectives import sentinel_names
+from pellucid.errors import ConfigError, DataError
 from pellucid.presets import run_preset
 from pellucid.train.config import RunConfig
+from pellucid.train.opening import build_objective, open_data
 
 
 def debug_with(*words: str) -> RunConfig:
@@ -66,6 +70,68 @@ def test_several_faults_are_a_line_each():
 def test_what_can_be_survives_toml(words):
     config = debug_with(*words)
     assert from_tree(RunConfig, tomllib.loads(to_toml(config))) == config
+
+
+ENCODER_DECODER = ("model.kind=encoder_decoder", "model.max_seq_len=64")
+SPANS = (*ENCODER_DECODER, "data.objective.kind=span_corruption")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["train.compile=true", "train.activation_checkpointing=selective"],
+            r"train\.compile: .* train\.activation_checkpointing 'selective'; leave one of them out",
+        ),
+        (
+            SPANS,
+            r"data\.tokenizer\.special_tokens: data\.objective\.kind 'span_corruption' needs 4 sentinels for windows "
+            r"of 64 ids.* lacks 4 .*special_tokens='\[\"<extra_id_0>\", .*, \"<extra_id_3>\"\]'",
+        ),
+        (
+            [*SPANS, 'data.tokenizer.special_tokens=["<extra_id_0>", "<extra_id_1>", "<extra_id_3>"]'],
+            r"needs 4 sentinels .* lacks 1 of them",
+        ),
+        (
+            [*SPANS, "train.seq_len=2"],
+            r"train\.seq_len \(2; .*data\.objective\.kind 'span_corruption' .* raise it",
+        ),
+        (
+            ["data.objective.kind=prefix", "train.seq_len=1"],
+            r"train\.seq_len .*data\.objective\.kind 'prefix' cuts windows in two, and 1 cannot",
+        ),
+        (
+            ["model.kind=encoder_decoder", "data.objective.kind=prefix", "model.max_seq_len=1"],
+            r"model\.max_seq_len\): data\.objective\.kind 'prefix'",
+        ),
+    ],
+)
+def test_choices_that_exclude_each_other_are_refused_with_the_config_naming_both(words, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        debug_with(*words)
+    assert "\n" not in str(error.value)
+
+
+def test_the_override_that_a_message_gives_is_the_remedy():
+    with pytest.raises(ConfigError) as error:
+        debug_with(*SPANS)
+    (word,) = re.findall(r"give (data\S+='\[.*?\]')", str(error.value))
+    assert debug_with(*SPANS, *shlex.split(word)).data.tokenizer.special_tokens == sentinel_names(4)
+
+
+def test_pairs_are_missed_where_data_is_opened_so_that_their_preset_can_be_shown():
+    config = run_preset("pairs-quick")
+    assert config.data.path == "builtin:shakespeare"
+    with pytest.raises(
+        DataError, match=r"builtin:shakespeare: .*data\.objective\.kind 'paired' .*data\.path"
+    ):
+        open_data(config)
+
+
+def test_a_sample_is_no_longer_than_what_the_quick_preset_learns_to_write():
+    config = run_preset("encdec-quick")
+    objective = build_objective(config, config.data.tokenizer.build())
+    assert config.train.sample_tokens == objective.decoder_len
 
 
 def test_a_run_needs_only_to_say_how_long():

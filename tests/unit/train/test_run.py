@@ -10,13 +10,15 @@ import torch
 from torch.nn import functional as F
 
 from pellucid import checkpoint
+from pellucid.config import from_tree, override, to_tree
 from pellucid.data.loader import TrainingLoader
-from pellucid.errors import CheckpointError, DataError, StorageError, TrainingError
+from pellucid.errors import CheckpointError, ConfigError, DataError, StorageError, TrainingError
 from pellucid.evaluate import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.model import stack
 from pellucid.runtime.device import choose_device
 from pellucid.train import resume
+from pellucid.train.config import RunConfig
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import read_facts
@@ -242,6 +244,32 @@ def test_too_little_validation_text_is_found_before_training(train_tiny, workdir
     with pytest.raises(DataError, match=r"val: 1 token.*needs two"):
         train_tiny("data.val_fraction=0.00001", "run.dir=short")
     assert not (workdir / "short").exists()
+
+
+def test_a_sample_prompt_without_ids_is_found_before_training(train_tiny, workdir):
+    words = ("data.tokenizer=char", "train.sample_prompt=☃")
+    message = r"^train\.sample_prompt: '☃' cannot be encoded by data\.tokenizer\.kind 'char' \(.*☃.*\); give another"
+    with pytest.raises(ConfigError, match=message):
+        train_tiny(*words, "train.sample_tokens=5", "run.dir=new")
+    assert not (workdir / "new").exists()
+    train_tiny(*words, "run.dir=new")  # no sample, no prompt
+
+
+def test_sentinels_in_the_sample_prompt_of_an_encoder_decoder_need_no_letters(tiny_config):
+    """What generation parses, a check must parse too."""
+    words = ("data.tokenizer=char", 'data.tokenizer.special_tokens=["☃"]', "train.sample_prompt=☃")
+    config = tiny_config(*words, "train.sample_tokens=5")
+    data = open_data(config)
+    with pytest.raises(ConfigError, match=r"train\.sample_prompt: "):
+        plan_run(config, data, choose_device("cpu"))
+    other = from_tree(
+        RunConfig,
+        override(
+            to_tree(config),
+            ["model.kind=encoder_decoder", "model.max_seq_len=16", "data.objective.kind=prefix"],
+        ),
+    )
+    plan_run(other, data, choose_device("cpu"))
 
 
 def test_a_full_disk_is_found_before_training(train_tiny, workdir, monkeypatch):
