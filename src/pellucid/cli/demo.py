@@ -73,7 +73,8 @@ def demo(
     from pellucid.runtime.files import write_atomic
 
     console = message_console()
-    model, tokenizer, origin, why = _find(words or [], seed)
+    found = _find(words or [], seed)
+    model, tokenizer, origin, why = found[:4]
     console.print(why, style="dim")
     walkthrough = walk(
         model,
@@ -84,7 +85,7 @@ def demo(
         layer=layer,
         head=head,
     )
-    walkthrough = replace(walkthrough, next_steps=_next_steps(words or [], origin))
+    walkthrough = replace(walkthrough, next_steps=_next_steps(words or [], found))
     if html is not None:
         write_atomic(html, to_html(walkthrough))
         console.print(f"wrote {html}: open it in a browser")
@@ -101,6 +102,8 @@ class _Found(NamedTuple):
     origin: Origin
     why: str
     """What was taken."""
+    needs_data: bool = False
+    """Whether the preset trains on pairs, which the built-in text has not, and none were given."""
 
 
 def _find(words: Sequence[str], seed: int) -> _Found:
@@ -166,17 +169,32 @@ def _from_preset(name: str, changes: Sequence[str], seed: int) -> _Found:
     model = model.model_copy(update=left_open)
     what = " ".join([f"preset {name}", *changes])
     origin = Origin.random(what, seed=seed)
-    return _Found(model.build(seed=seed), tokenizer, origin, f"{what}, random weights")
+    needs_data = data.objective.kind == "paired" and data.path == type(data)().path
+    return _Found(model.build(seed=seed), tokenizer, origin, f"{what}, random weights", needs_data)
 
 
-def _next_steps(words: Sequence[str], origin: Origin) -> tuple[tuple[str, str], ...]:
+def _next_steps(words: Sequence[str], found: _Found) -> tuple[tuple[str, str], ...]:
+    """Commands for what was shown: other words, the same preset trained, another part, the other family."""
     again = shlex.join(["pellucid", "demo", *words])
     steps = [
         (f'{again} --text "Your own words"', "other ids, other numbers"),
         (f"{again} --html demo.html", "the same as a page"),
     ]
-    if origin.is_random:
-        steps.append(("pellucid train quick", "to see it trained"))
-        steps.append(("pellucid demo quick model.position.kind=learned", "another part"))
-        steps.append(("pellucid demo encdec-quick", "an encoder-decoder"))
+    if found.origin.is_random:
+        model = found.model.config
+        preset = next((word for word in words if "=" not in word), DEFAULT_PRESET)
+        changes = [word for word in words if "=" in word]
+        if found.needs_data:
+            changes.append("data.path=FILE")
+        position = "rope" if model.position.kind == "learned" else "learned"
+        other = (
+            ("quick", "a decoder")
+            if model.kind == "encoder_decoder"
+            else ("encdec-quick", "an encoder-decoder")
+        )
+        steps += [
+            (shlex.join(["pellucid", "train", preset, *changes]), "to see it trained"),
+            (f"pellucid demo {preset} model.position.kind={position}", "another part"),
+            (f"pellucid demo {other[0]}", other[1]),
+        ]
     return tuple(steps)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from pellucid.data.manifest import SplitRecord
 from pellucid.data.shards import ShardWriter
+from pellucid.tokenizers import Tokenizer, special
 
 EncodeBatch = Callable[[Sequence[str]], tuple[NDArray[np.uint32], NDArray[np.int64]]]
-"""`Tokenizer.encode_batch`: texts → ids in one flat array, and the offset of each text's ids in it."""
+"""Such as `Tokenizer.encode_batch`: texts → ids in one flat array, and the offset of each text's ids in it."""
 
 _BATCH_CHARACTERS = 1 << 22
 _PIECE_CHARACTERS = 1 << 18
@@ -34,6 +35,25 @@ def pieces(text: str, start: int, stop: int, size: int = _PIECE_CHARACTERS) -> I
         start = border.start()
     if start < stop:
         yield text[start:stop]
+
+
+def encode_with_special(
+    tokenizer: Tokenizer, texts: Sequence[str], *, num_threads: int = 1
+) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """As `tokenizer.encode_batch(texts)`, but of ids that `encode(texts[i], allow_special=True)` gives.
+
+    For pairs: generation parses special tokens in the source that it is given, so learning must too.
+    """
+    pattern = special.pattern(tokenizer.special_tokens)
+    divided = [list(special.split(text, pattern)) for text in texts]
+    parts = [part for of_text in divided for part in of_text]
+    ids, offsets = tokenizer.encode_batch([ordinary for _, ordinary, _ in parts], num_threads=num_threads)
+    is_marked = np.array([bool(token) for _, _, token in parts], dtype=np.bool_)
+    marks = [tokenizer.special_tokens[token] for _, _, token in parts if token]
+    ids = np.insert(ids, offsets[1:][is_marked], np.array(marks, dtype=ids.dtype))
+    ends = offsets[1:] + np.cumsum(is_marked)
+    last_parts = np.cumsum([len(of_text) for of_text in divided], dtype=np.int64) - 1
+    return ids, np.concatenate([offsets[:1], ends[last_parts]])
 
 
 class SplitEncoder:

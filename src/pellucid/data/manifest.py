@@ -55,13 +55,17 @@ class Recipe(Config):
     tokenizer: TokenizerRecord
     source: SourceRecord
     split: SplitRule
+    special_tokens: Literal["parsed"] | None = None
+    """In paired data: special tokens that stand in a text have their own ids. None: they are plain text."""
 
     @property
     def key(self) -> str:
         """SHA-256 (hex) of the recipe without the source's name: two with equal keys give equal shards."""
         parts = self.model_dump(mode="json", include=set(Recipe.model_fields), exclude={"source": {"name"}})
-        if parts["source"]["pair_fields"] is None:  # which recipes of single texts never had
+        if parts["source"]["pair_fields"] is None:  # which recipes of single texts never had, nor the other
             del parts["source"]["pair_fields"]
+        if parts["special_tokens"] is None:
+            del parts["special_tokens"]
         return _sha256_json(parts)
 
     def differences(self, other: Recipe) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from pellucid.data.encoding import EncodeBatch, SplitEncoder
+from pellucid.data.encoding import EncodeBatch, SplitEncoder, encode_with_special
 from pellucid.data.manifest import (
     TOKENIZER,
     Manifest,
@@ -46,7 +46,8 @@ def prepare(
     """Encode a source into the directory `out`, which appears whole or not at all.
 
     Every document is ended by the tokenizer's end-of-text id where it has one; a single text is not. A pair is
-    two documents, its source and its target. How the text is split is in `SplitRule`. In memory at a time: one
+    two documents, its source and its target, in which special tokens are parsed (a source may hold sentinels);
+    in single texts they are plain text. How the text is split is in `SplitRule`. In memory at a time: one
     document and some millions of characters.
     num_threads: how many encode a batch together; they never change the result.
 
@@ -63,7 +64,10 @@ def prepare(
     # .jsonl line adds (twice that for a pair) is less than its own marks take.
     worst_bytes = source.size_bytes * ids_dtype(recipe.dtype).itemsize + 12 * len(recipe.source.files)
     require_space(out, worst_bytes, purpose=f"preparing {source.name}")
-    encode = partial(tokenizer.encode_batch, num_threads=num_threads)
+    encode_batch = (
+        partial(encode_with_special, tokenizer) if recipe.special_tokens else tokenizer.encode_batch
+    )
+    encode = partial(encode_batch, num_threads=num_threads)
     try:
         with directory_written_aside(out) as aside:
             train, val = _write_splits(source, aside, recipe, encode, progress or _no_progress)
@@ -102,6 +106,7 @@ def plan(
         ),
         source=record,
         split=SplitRule(rule="tail" if source.is_single_text else "content-hash", val_fraction=val_fraction),
+        special_tokens=None if record.pair_fields is None else "parsed",
     )
 
 
@@ -193,13 +198,20 @@ def _hash_limit(source: Source, val_fraction: float) -> int:
     """Texts with a hash below this are for validation. Reads only until both sides are seen to have one."""
     limit = int(val_fraction * (1 << 64))
     lowest, highest = 1 << 64, -1
+    is_paired = False
     for document in source.documents():
+        is_paired = document.target is not None
         value = content_hash(*document.texts)
         lowest, highest = min(lowest, value), max(highest, value)
         if lowest < limit <= highest:
             return limit
     if highest < 0:
         raise DataError(f"{source.name}: no document has any text; give files with text in them")
+    if lowest == highest and is_paired:
+        raise DataError(
+            f"{source.name}: all pairs have one and the same source and target, so none can be held out for "
+            "validation; give at least two that differ"
+        )
     if lowest == highest:
         raise DataError(
             f"{source.name}: all documents are one and the same text, so none can be held out for "

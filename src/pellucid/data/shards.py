@@ -56,6 +56,11 @@ class Split:
     is_paired: bool = False
     """Whether documents 2i and 2i + 1 are the source and the target of pair i."""
 
+    @property
+    def title(self) -> str:
+        """Its name in messages, where `train: …` would read like a table of the config."""
+        return {"train": "training split", "val": "validation split"}.get(self.name, self.name)
+
     @cached_property
     def shard_tokens(self) -> tuple[int, ...]:
         return tuple(len(shard) for shard in self.shards)

@@ -26,8 +26,12 @@ _BATCH_TOKENS = 8192
 class Perplexity:
     """How a model predicts a text.
 
-    loss: mean -log p in nats a token; perplexity: exp(loss); bits_per_byte: the loss of the whole text in
-    bits, divided by the UTF-8 bytes of the scored text, which compares between tokenizers.
+    loss: mean -log p in nats a token; perplexity: exp(loss); bits_per_byte: the summed loss in bits, divided by
+    the UTF-8 bytes of the scored text, which compares between tokenizers.
+
+    Special tokens have no bytes. Their loss is in loss and perplexity always. In bits_per_byte it counts for
+    causal scoring, where a mark between documents is a part of the text that has to be told; for every other
+    objective (sentinels, ends of targets) it is left out, so that a task's marks cost nothing.
     """
 
     loss: float
@@ -61,7 +65,7 @@ def evaluate_split(
     chosen = objective or Causal(seq_len or model.max_seq_len)
     at_once = min(_BATCH_TOKENS, scored_tokens(split, max_tokens))
     batches = chosen.evaluation_batches(split, max(1, at_once // chosen.seq_len), max_tokens)
-    return summarise(model, tokenizer, batches, precision)
+    return summarise(model, tokenizer, batches, precision, counts_special=isinstance(chosen, Causal))
 
 
 def evaluate_text(
@@ -92,16 +96,24 @@ def evaluate_text(
 
 
 def summarise(
-    model: LanguageModel, tokenizer: Tokenizer, batches: Iterable[Batch], precision: Precision
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    batches: Iterable[Batch],
+    precision: Precision,
+    *,
+    counts_special: bool,
 ) -> Perplexity:
-    """The numbers over all windows; sums in float64."""
-    total, tokens, scored_bytes = 0.0, 0, 0
+    """The numbers over all windows; sums in float64. counts_special: whether in bits_per_byte too."""
+    total, ordinary, tokens, scored_bytes = 0.0, 0.0, 0, 0
     special = np.array(sorted(tokenizer.special_tokens.values()), dtype=np.int64)
     for targets, losses in score_windows(model, batches, precision):
         total += float(losses.sum(dtype=np.float64))
         tokens += len(targets)
-        scored_bytes += len(tokenizer.decode_bytes(targets[~np.isin(targets, special)]))
+        is_text = ~np.isin(targets, special)
+        ordinary += float(losses[is_text].sum(dtype=np.float64))
+        scored_bytes += len(tokenizer.decode_bytes(targets[is_text]))
     loss = total / max(tokens, 1)
-    bits_per_byte = total / math.log(2) / scored_bytes if scored_bytes else math.nan
+    told = total if counts_special else ordinary
+    bits_per_byte = told / math.log(2) / scored_bytes if scored_bytes else math.nan
     perplexity = math.exp(loss) if loss < 700 else math.inf
     return Perplexity(loss, perplexity, bits_per_byte, tokens, scored_bytes)

@@ -41,7 +41,7 @@ def locate(
         raise ValueError(
             f"documents {list(documents.shape)} must have the shape of the ids, {list(input_ids.shape)}"
         )
-    if positions is not None and positions.shape not in (input_ids.shape, (new,)):
+    if positions is not None and positions.shape not in (input_ids.shape, (1, new), (new,)):
         raise ValueError(
             f"positions {list(positions.shape)} must have the shape of the ids, {list(input_ids.shape)}, or [{new}]"
         )

@@ -94,21 +94,29 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require_fit(self.data.objective, self.model.kind)
-        seq_len, longest = self.train.seq_len or self.model.max_seq_len, self.model.max_seq_len
+        objective, train = self.data.objective, self.train
+        require_fit(objective, self.model.kind)
+        if train.compile and train.activation_checkpointing == "selective":
+            raise ValueError(
+                "train.compile: compiled blocks hide their operations from train.activation_checkpointing "
+                "'selective'; leave one of them out, or choose 'full'"
+            )
+        seq_len, longest = train.seq_len or self.model.max_seq_len, self.model.max_seq_len
         if seq_len > longest:
             raise ValueError(f"train.seq_len ({seq_len}) is more than model.max_seq_len ({longest})")
-        if self.train.batch_tokens % seq_len:
-            below = max(seq_len, self.train.batch_tokens // seq_len * seq_len)
+        if fault := objective.obstacle(seq_len=seq_len, special_tokens=self.data.tokenizer.special_tokens):
+            raise ValueError(fault)
+        if train.batch_tokens % seq_len:
+            below = max(seq_len, train.batch_tokens // seq_len * seq_len)
             raise ValueError(
-                f"train.batch_tokens ({self.train.batch_tokens}) is not a multiple of the window length ({seq_len}); "
+                f"train.batch_tokens ({train.batch_tokens}) is not a multiple of the window length ({seq_len}); "
                 f"try {below}" + (f" or {below + seq_len}" if below + seq_len != below else "")
             )
-        windows = self.train.batch_tokens // seq_len
-        if self.train.micro_batch is not None and windows % self.train.micro_batch:
+        windows = train.batch_tokens // seq_len
+        if train.micro_batch is not None and windows % train.micro_batch:
             divisors = [d for d in range(1, windows + 1) if windows % d == 0]
             raise ValueError(
-                f"train.micro_batch ({self.train.micro_batch}) does not divide the {windows} windows of a batch "
+                f"train.micro_batch ({train.micro_batch}) does not divide the {windows} windows of a batch "
                 f"(train.batch_tokens / window length); choose one of {', '.join(map(str, divisors))}"
             )
         return self

@@ -14,6 +14,7 @@ from pellucid.data.cache import prepare_cached
 from pellucid.data.objectives import Objective
 from pellucid.data.order import TrainingOrder
 from pellucid.data.shards import ShardSet, open_shards
+from pellucid.errors import ConfigError, TokenizerError
 from pellucid.model import EncoderDecoderConfig, Transformer
 from pellucid.model.stats import count_flops, count_training_state, estimate_activation_bytes, on_meta
 from pellucid.runtime.device import Device
@@ -50,7 +51,11 @@ def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None 
 
 
 def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan, TrainingOrder]:
-    """Resolve a config against its data and device. Raises DataError for too little data on either side."""
+    """Resolve a config against its data and device.
+
+    Raises DataError for too little data on either side, ConfigError for what the data's tokenizer cannot do.
+    """
+    _require_sample_prompt(config, data.tokenizer)
     seq_len = config.train.seq_len or config.model.max_seq_len
     objective = build_objective(config, data.tokenizer)
     order = objective.order(
@@ -76,6 +81,22 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         largest_micro_batch=_fitting_windows(model, config, objective, device),
     )
     return plan, order
+
+
+def _require_sample_prompt(config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Raise ConfigError where samples are wanted and their prompt has no ids: at the first, a run would end."""
+    if config.train.sample_tokens == 0:
+        return
+    prompt = config.train.sample_prompt
+    if not prompt and tokenizer.end_of_text_id is None:
+        prompt = "\n"  # what generation begins an empty prompt with
+    try:
+        tokenizer.encode(prompt, allow_special=isinstance(config.model, EncoderDecoderConfig))
+    except TokenizerError as error:
+        raise ConfigError(
+            f"train.sample_prompt: {config.train.sample_prompt!r} cannot be encoded by data.tokenizer.kind "
+            f"{tokenizer.kind!r} ({error}); give another prompt, another tokenizer, or train.sample_tokens=0"
+        ) from None
 
 
 def build_objective(config: RunConfig, tokenizer: Tokenizer, *, seq_len: int | None = None) -> Objective:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import ClassVar, Protocol
 
 from pellucid.config import Config
@@ -100,6 +100,19 @@ class ObjectiveBase(Config):
             f"data.objective.kind {kind!r} trains a model.kind of {able}, and model.kind is {model_kind!r}; "
             "change one of the two"
         )
+
+    def obstacle(self, *, seq_len: int, special_tokens: Collection[str]) -> str | None:
+        """Why windows of so many ids, or a tokenizer with these special tokens, do not allow it; None where they do.
+
+        A run's config asks with `data.tokenizer.special_tokens` alone, so that what is wrong is said before any
+        data is opened; `build` asks again with all that the tokenizer has.
+        """
+        return None
+
+    def require_possible(self, *, seq_len: int, special_tokens: Collection[str]) -> None:
+        """Raise ConfigError where `obstacle` has a reason to."""
+        if fault := self.obstacle(seq_len=seq_len, special_tokens=special_tokens):
+            raise ConfigError(fault)
 
     def require_model(self, *, is_encoder_decoder: bool) -> None:
         """Raise ConfigError where `misfit` has a reason to."""

@@ -55,7 +55,8 @@ class Paired:
     """The encoder reads a source, the decoder learns its target and the end-of-text id after it.
 
     S = T = seq_len: a source has up to seq_len ids, a target one less. Sources have no end-of-text id, so that a
-    prompt at generation is a source as it stands. A window is a pair, `start` its number; shards do not matter to
+    prompt at generation is a source as it stands; special tokens in a text, such as sentinels, are parsed here and
+    there (see `data.encoding.encode_with_special`). A window is a pair, `start` its number; shards do not matter to
     the order. A pair counts as seq_len tokens where an epoch's tokens are limited. Nothing is drawn.
     """
 
@@ -65,14 +66,14 @@ class Paired:
 
     def extents(self, split: Split) -> tuple[int, ...]:
         """The number of pairs. Raises DataError for a split of single texts, and for pairs that are too long."""
-        require_pairs(split, split.name)
+        require_pairs(split, split.title)
         lengths = np.diff(split.bounds).reshape(-1, 2)  # with an end-of-text id each
         sources, targets = lengths[:, 0] - 1, lengths[:, 1]
         too_long = int(np.count_nonzero((sources > self.seq_len) | (targets > self.seq_len)))
         if too_long:
             needed = int(max(sources.max(), targets.max()))
             raise DataError(
-                f"{split.name}: {too_long:,} of {len(lengths):,} pairs do not fit train.seq_len {self.seq_len:,}: the "
+                f"{split.title}: {too_long:,} of {len(lengths):,} pairs do not fit train.seq_len {self.seq_len:,}: the "
                 f"longest source has {sources.max():,} ids, the longest target {targets.max():,} with its end; raise "
                 f"train.seq_len (and model.max_seq_len) to {needed:,}, or remove the long pairs"
             )
@@ -83,7 +84,7 @@ class Paired:
     ) -> TrainingOrder:
         (pairs,) = extents = self.extents(split)
         if pairs < 2:
-            raise DataError(f"{split.name}: {pairs} pair(s), and training needs at least 2; give more")
+            raise DataError(f"{split.title}: {pairs} pair(s), and training needs at least 2; give more")
         if tokens_per_epoch is not None and tokens_per_epoch < self.seq_len:
             raise ConfigError(
                 f"data.tokens_per_epoch: {tokens_per_epoch:,} is less than a pair, which counts as train.seq_len "
@@ -101,7 +102,7 @@ class Paired:
         (pairs,) = self.extents(split)
         if pairs == 0 or batch_windows < 1 or (max_tokens is not None and max_tokens < 1):
             raise ConfigError(
-                f"{split.name}: wanted at least 1 pair, batch_windows and max_tokens of at least 1, "
+                f"{split.title}: wanted at least 1 pair, batch_windows and max_tokens of at least 1, "
                 f"not {pairs}, {batch_windows} and {max_tokens}"
             )
         windows = (Window(number, 0, 0, number) for number in range(pairs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -22,7 +22,6 @@ from pellucid.data.objectives.base import (
 from pellucid.data.objectives.text_to_text import AnyIds, Row, RowShape, TextToText, evaluation_key
 from pellucid.data.order import Window
 from pellucid.data.shards import Split
-from pellucid.errors import ConfigError
 from pellucid.runtime.seeding import derive
 from pellucid.tokenizers import Tokenizer
 
@@ -47,6 +46,14 @@ class PrefixConfig(ObjectiveBase):
             )
         return self
 
+    def obstacle(self, *, seq_len: int, special_tokens: Collection[str]) -> str | None:
+        if seq_len >= 2:
+            return None
+        return (
+            f"train.seq_len (left out: model.max_seq_len): data.objective.kind 'prefix' cuts windows in two, and "
+            f"{seq_len} cannot be cut; wanted at least 2"
+        )
+
     def build(
         self,
         *,
@@ -58,11 +65,7 @@ class PrefixConfig(ObjectiveBase):
     ) -> Objective:
         """Raises ConfigError for windows of fewer than 2 ids, and for an encoder-decoder without `start_id`."""
         self.require_model(is_encoder_decoder=is_encoder_decoder)
-        if seq_len < 2:
-            raise ConfigError(
-                f"train.seq_len: data.objective.kind 'prefix' cuts windows in two, and {seq_len} cannot be cut; "
-                "wanted at least 2"
-            )
+        self.require_possible(seq_len=seq_len, special_tokens=tokenizer.special_tokens)
         cut = Cut(self.min_fraction, self.max_fraction)
         if is_encoder_decoder:
             return PrefixToContinuation(seq_len, cut, start_id=required_start_id(start_id), seed=seed)

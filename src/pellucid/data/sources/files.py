@@ -24,7 +24,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _READABLE = "a .txt file (one document) or a .jsonl file (one JSON object with the text a line)"
 PAIRS_WANTED = (
     "data.objective.kind 'paired' reads .jsonl files, with a source and a target a line; name such a file, or a "
-    "folder of them"
+    "folder of them, in data.path"
 )
 
 

@@ -71,8 +71,8 @@ def attend_again(observation: Observation, name: str) -> Attended:
     plain = (
         observation.step(f"{name}.query_norm").result
         if f"{name}.query_norm" in observation
-        else observation.step(f"{name}.query").result.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-    )
+        else observation.step(f"{name}.query").result.unflatten(-1, (-1, attention.head_dim))
+    ).transpose(1, 2)  # [B, T, H, E] until here
     return Attended(
         step=step,
         attention=attention,

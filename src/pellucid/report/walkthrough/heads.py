@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pellucid.model.attention import AttentionConfig
 from pellucid.report.walkthrough.attended import Attended, attend_again
 from pellucid.report.walkthrough.sources import file_of, formula_of
 from pellucid.report.walkthrough.subject import Subject, Tower
@@ -10,17 +11,16 @@ from pellucid.report.walkthrough.values import Heatmap, Section
 _WORDS = {
     "decoder": (
         "Here tokens look at each other. Each row is a token that asks (its query), each column one that answers "
-        "(its key); the fuller the cell, the more of that token's value is taken. A row adds up to 1, and a token "
-        "sees only itself and those before it."
+        "(its key); the fuller the cell, the more of that token's value is taken. A row adds up to 1. "
     ),
     "encoder": (
-        "The encoder's tokens look at each other in both directions: nothing in the source is hidden. Each row is "
-        "a token that asks (its query), each column one that answers (its key); a row adds up to 1."
+        "The encoder's tokens look at each other in both directions. Each row is a token that asks (its query), "
+        "each column one that answers (its key); a row adds up to 1. "
     ),
-    "target": "In the decoder a target token sees only itself and what came before it.",
+    "target": "In the decoder the target's tokens look at each other. ",
     "cross": (
         "Here the target reads the source: each row is a target token that asks, each column a source token that "
-        "answers. In a trained translator this picture shows which word became which."
+        "answers. In a trained translator this picture can show which word became which."
     ),
 }
 
@@ -53,6 +53,46 @@ def attention_sections(subject: Subject) -> list[Section]:
             is_first=False,
         ),
     ]
+
+
+def _sight(config: AttentionConfig, seen: Attended, layer: int) -> str:
+    """Which tokens a token sees in a block, and what its neighbours' blocks let it see."""
+    mask = seen.context.mask
+    if mask.window is None:
+        words = "A token sees only itself and those before it." if mask.is_causal else "Nothing is hidden."
+    elif mask.window == 1:
+        words = "A token sees only itself."
+    else:
+        reach = mask.window - 1
+        near = f"the {reach} before it" if reach > 1 else "the one before it"
+        words = f"A token sees only itself and {near}{'' if mask.is_causal else ', and as many after it'}."
+    if config.window is None:
+        return words
+    pattern, window = config.window_pattern, config.window
+    if "G" not in pattern:
+        return f"{words} Every block has this window of {window}."
+    if mask.window is None:
+        return f"{words} Block {layer} is global (window_pattern {pattern}); local blocks have a window of {window}."
+    return f"{words} Block {layer} is local, its window is {window} (window_pattern {pattern}); global ones have none."
+
+
+def _used(seen: Attended) -> str:
+    """What of attention's formula a layer makes use of."""
+    attention, context = seen.attention, seen.context
+    used = [f"a scale of {attention.scale:.3g}"]
+    if attention.query_norm is not None:
+        used.append("queries and keys normed first (QK-norm)")
+    if attention.softcap is not None:
+        used.append(f"scores capped at ±{attention.softcap:g}")
+    if context.bias is not None:
+        used.append("a bias by distance")
+    if context.mask.is_causal:
+        used.append("the causal mask")
+    if context.mask.window is not None:
+        used.append(f"a window of {context.mask.window}")
+    heads = attention.num_heads // attention.num_kv_heads
+    used.append(f"a key/value head for {'each query head' if heads == 1 else f'every {heads} query heads'}")
+    return ", ".join(used)
 
 
 def choose_head(seen: Attended, asked: int | None) -> int:
@@ -90,6 +130,8 @@ def _section(
             " The pass keeps no weights: these are computed beside it, and agree with its result to within "
             f"{seen.error:.0e}."
         )
+    if part == "attention":
+        words += _sight(subject.model.config.attention, seen, tower.layer)
     return Section(
         title,
         words,
@@ -108,7 +150,7 @@ def _section(
                 shares,
             ),
         ),
-        (remark,),
+        (f"Used here: {_used(seen)}.", remark),
         files=file_of(seen.attention),
         formula=formula_of(seen.attention) if is_first else "",
     )

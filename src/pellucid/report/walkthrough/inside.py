@@ -14,11 +14,12 @@ from pellucid.report.walkthrough.values import Bars, Picture, Section, Strip, Ta
 def feed_forward_section(subject: Subject) -> Section:
     tower = subject.decoder
     step = tower.part("feed_forward")
+    given = rms(step.result)
     words = "Attention moves information between tokens; the feed-forward layer works on each token alone. "
     numbers: dict[str, object] = {
         "block": tower.layer,
         "rms_in": rms(step.input),
-        "rms_out": rms(step.result),
+        "rms_out": given,
     }
     pictures: tuple[Picture, ...] = ()
     if isinstance(step.module, MoE):
@@ -29,15 +30,16 @@ def feed_forward_section(subject: Subject) -> Section:
         numbers |= found
     else:
         more = ""
+    adds = f"adds vectors of RMS {show(given)}"
+    if tower.has("feed_forward_out_norm") and tower.has_norms:
+        added = rms(tower.part("feed_forward_out_norm").result)
+        adds = f"gives vectors of RMS {show(given)}, which the norm behind it makes {show(added)} to be added"
     return Section(
         "The feed-forward layer",
         words + more,
         numbers,
         pictures,
-        remarks=(
-            f"In block {tower.layer} it reads vectors of RMS {show(rms(step.input))} and adds vectors of RMS "
-            f"{show(rms(step.result))}.",
-        ),
+        remarks=(f"In block {tower.layer} it reads vectors of RMS {show(rms(step.input))} and {adds}.",),
         files=file_of(step.module),
         formula=formula_of(step.module),
     )
@@ -63,9 +65,13 @@ def _units(tower: Tower, inside: Tensor) -> Found:
         )
         for place in places
     )
+    is_wider = inside.shape[-1] > tower.part("feed_forward").input.shape[-1]
+    there, back = (
+        ("widens the vector to", "narrows it again") if is_wider else ("turns the vector into", "back")
+    )
     words = (
-        f"It widens the vector to {inside.shape[-1]:,} units, each of which answers to some pattern, and narrows it "
-        "again. Active are units above a tenth of the token's strongest one"
+        f"It {there} {inside.shape[-1]:,} units, each of which answers to some pattern, and {back}. Active are units "
+        "above a tenth of the token's strongest one"
     )
     words += f"; {silent:.0%} are exactly 0." if silent > 0.001 else "."
     return (
@@ -81,13 +87,14 @@ def _units(tower: Tower, inside: Tensor) -> Found:
 
 
 def _experts(tower: Tower, layer: MoE) -> Found:
-    """Where the router's logits of the pass sent each token."""
-    logits = tower.part("feed_forward.router").result
-    routing = route(logits.reshape(-1, logits.shape[-1]), layer.top_k, normalize=layer.normalize_top_k)
+    """Where the router sent each token, computed again from what the layer read in the pass."""
+    logits = layer.router(tower.part("feed_forward").input[0])  # [T, X]
+    routing = route(logits, layer.top_k, normalize=layer.normalize_top_k)
     counts = routing.counts.tolist()
+    best = "one that suits it" if layer.top_k == 1 else f"{layer.top_k} that suit it"
     words = (
-        f"This one is a mixture of {len(counts)} experts: a router sends each token to the {layer.top_k} that suit "
-        "it best, so the model has the weights of all and does the work of a few."
+        f"This one is a mixture of {len(counts)} experts: a router sends each token to the {best} "
+        "best, so the model has the weights of all and does the work of a few."
     )
     cells = tuple(
         (label, ",".join(map(str, chosen)))

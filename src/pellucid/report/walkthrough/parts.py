@@ -95,8 +95,8 @@ def _words(subject: Subject) -> str:
     if origin.is_random:
         return (
             f"{what} This is {origin.name} with random weights (seed {origin.seed}): it has learned nothing. "
-            "Expect attention that is spread nearly evenly and a next token that is close to a guess; the machinery "
-            "that you see is the same after training."
+            "Where its attention looks and which token it puts next mean nothing yet; the machinery that you see is "
+            "the same after training."
         )
     trained = f" after {origin.step:,} updates" if origin.step is not None else ""
     loss = (

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.model.positions.rope import RotaryPosition
+from pellucid.model.positions.rope_scaling import NoScaling
 from pellucid.report.walkthrough.attended import Attended, attend_again
 from pellucid.report.walkthrough.heads import choose_head
 from pellucid.report.walkthrough.sources import file_of, formula_of
@@ -44,19 +46,32 @@ def place_section(subject: Subject) -> Section:
     if seen.context.bias is not None:
         found.append(("biased", _biased(seen.context.bias, seen.weights.shape[1], is_learned=is_learned)))
     words = "Attention by itself sees a set of tokens without an order. "
+    more = _rope_words(scheme) if isinstance(scheme, RotaryPosition) else ""
     if not found:
-        words += (
-            "This model gives it no help: only the causal mask, under which a token at place t sees t + 1 tokens, "
-            "tells places apart."
-        )
+        words += _without_help(subject)
     return Section(
         "Where a token stands",
-        words + " ".join(explained.words for _, explained in found),
+        words + " ".join(explained.words for _, explained in found) + more,
         {"block": tower.layer, **{how: explained.numbers for how, explained in found}},
         tuple(picture for _, explained in found for picture in explained.pictures),
         files=file_of(scheme),
         formula=formula_of(scheme),
     )
+
+
+def _without_help(subject: Subject) -> str:
+    """What is left to tell places apart by where there is no position scheme."""
+    is_pair, window = len(subject.towers) == 2, subject.model.config.attention.window
+    words = (
+        f"This model gives it no help: {'in the decoder ' if is_pair else ''}only the mask, which hides what comes "
+        f"after a token{'' if window is None else ' and, where there is a window, what lies far behind it'}, tells "
+        "places apart."
+    )
+    if is_pair and window is None:
+        words += " From the encoder nothing is hidden, so it cannot know the order of the source."
+    elif is_pair:
+        words += " The encoder has its window alone, which hides what lies far away."
+    return words
 
 
 def _added(added: Tensor, *, is_learned: bool) -> _Explained:
@@ -116,6 +131,21 @@ def _turned(seen: Attended, labels: tuple[str, ...], cos: Tensor, sin: Tensor, *
         },
         tuple(pictures),
     )
+
+
+def _rope_words(scheme: RotaryPosition) -> str:
+    """Where this rotation departs from the plain one."""
+    words = ""
+    if scheme.rotated < scheme.head_dim:
+        words += f" Only the first {scheme.rotated} of a head's {scheme.head_dim} features turn."
+    if not isinstance(scheme.scaling, NoScaling):
+        words += (
+            f" To read further than in training, the angles are changed from those of the formula "
+            f"({scheme.scaling.kind} scaling)."
+        )
+    if scheme.scaling.magnitude != 1:
+        words += f" Each arrow also becomes {scheme.scaling.magnitude:.3f} times as long."
+    return words
 
 
 def _biased(bias: Tensor, num_heads: int, *, is_learned: bool) -> _Explained:

@@ -24,6 +24,20 @@ def prediction_section(subject: Subject) -> Section:
     best = list(zip(labels, top.indices.tolist(), top.values.tolist(), strict=True))
     rows = tuple((f"{label}  ({number})", share, f"{share:.2%}") for label, number, share in best)
     is_echo = top.indices[0] == tower.ids[-1] and subject.model.output is None
+    head = subject.model.head_parameters()
+    is_padded = head.weight.shape[0] != vocabulary
+    words = "The last token's vector is multiplied with a vector of every id: the logits, "
+    if head.softcap is not None:
+        words += f"squeezed between -{head.softcap:g} and {head.softcap:g} (a soft cap), "
+    words += "which softmax makes probabilities that add up to 1. "
+    words += "To write text is to draw one, append it, and walk again."
+    if is_padded:
+        words += (
+            f" Its table has {head.weight.shape[0]:,} rows, a round number for speed; only the first "
+            f"{vocabulary:,} are ids."
+        )
+    unused = () if is_padded else (", the first vocab_size of them",)
+    unused += () if head.softcap is not None else (", soft-capped",)
     surprises = (-logs[:-1].gather(1, tower.ids[1:, None])[:, 0]).tolist()
     remarks = [
         f"Entropy {entropy:.3f} nats: as uncertain as among {math.exp(entropy):,.1f} equally likely tokens, of "
@@ -42,8 +56,7 @@ def prediction_section(subject: Subject) -> Section:
         )
     return Section(
         "The next token",
-        "The last token's vector is multiplied with a vector of every id: the logits, which softmax makes "
-        "probabilities that add up to 1. To write text is to draw one, append it, and walk again.",
+        words,
         {
             "candidates": [{"token": label, "id": number, "probability": p} for label, number, p in best],
             "entropy_nats": entropy,
@@ -53,5 +66,5 @@ def prediction_section(subject: Subject) -> Section:
         (Bars(f"likeliest after {tower.labels[-1]!r}", rows, is_written=False),),
         tuple(remarks),
         files=file_of(Head),
-        formula=formula_of(Head),
+        formula=formula_of(Head, absent=unused),
     )

@@ -24,13 +24,16 @@ def shapes_section(subject: Subject) -> Section:
     rows.append(("logits", "[B, T, V]", subject.observation.logits))
     shown = [(what, letters, [*(x.shape if isinstance(x, Tensor) else x)]) for what, letters, x in rows]
     others = subject.decoder.num_layers - 1
+    inside = "F features inside the feed-forward layer, " if subject.decoder.has("feed_forward.down") else ""
     words = (
         "A transformer is a chain of tensors. Letters say what an axis counts: B sentences, T tokens "
         f"({'S of the source' if is_pair else 'S of them as keys'}), D features of a token, H heads and K key/value "
-        "heads of E features each, F features inside the feed-forward layer, V ids."
+        f"heads of E features each, {inside}V ids."
     )
     if others:
-        words += f" Block {subject.decoder.layer} is shown; the other blocks do the same with other weights."
+        words += (
+            f" Block {subject.decoder.layer} is shown; the others have the same shapes and other weights."
+        )
     return Section(
         "The shapes on the way",
         words,
@@ -51,8 +54,13 @@ def _rows(tower: Tower, time: str, *, name: str) -> Iterator[Row]:
     stream = f"[B, {time}, D]"
     yield f"{name}ids", f"[B, {time}]", tower.embedding.input
     yield f"{name}token vectors", stream, tower.embedding.result
-    yield f"{block} norm", stream, tower.part("attention_norm").result
-    yield from _attention_rows(tower, "attention", block, time, keys_time=time if time == "S" else "S")
+    norm: Row = f"{block} norm", stream, tower.part("attention_norm").result
+    is_behind = tower.layout == "post_norm"
+    if tower.has_norms and not is_behind:
+        yield norm
+    yield from _attention_rows(tower, "attention", block, time, keys_time="S")
+    if tower.has_norms and is_behind:
+        yield norm
     if tower.has("cross_attention"):
         yield from _attention_rows(tower, "cross_attention", block, time, keys_time="S")
     if tower.has("feed_forward.down"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pellucid
@@ -19,9 +20,18 @@ def file_of(part: object) -> tuple[str, ...]:
     return (f"src/pellucid/{source.relative_to(_PACKAGE).as_posix()}",)
 
 
-def formula_of(part: object) -> str:
-    """The first sentence of a class's docstring, which in this project is its formula."""
+def formula_of(part: object, *, absent: Iterable[str] = ()) -> str:
+    """The first sentence of a class's docstring, which in this project is its formula.
+
+    absent: clauses of it that this part makes no use of; they are left out. Raises ValueError for a clause that
+    the docstring does not have (any more).
+    """
     kind = part if isinstance(part, type) else type(part)
     paragraph = (inspect.cleandoc(kind.__doc__) if kind.__doc__ else "").split("\n\n")[0]
     sentence = " ".join(paragraph.split()).split(" Source:")[0]
-    return re.split(r"(?<=[^.\s]{2})\.\s", f"{sentence} ")[0].strip().rstrip(".")
+    formula = re.split(r"(?<=[^.\s]{2})\.\s", f"{sentence} ")[0].strip().rstrip(".")
+    for clause in absent:
+        if clause not in formula:
+            raise ValueError(f"{kind.__name__}: its formula ({formula!r}) has no {clause!r} to leave out")
+        formula = formula.replace(clause, "")
+    return formula

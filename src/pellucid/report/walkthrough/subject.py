@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pellucid.model import Transformer
 from pellucid.model.block import Block
+from pellucid.model.norms import NoNorm
 from pellucid.model.observe import Observation, Step
 from pellucid.tokenizers import Tokenizer
 
@@ -56,9 +57,13 @@ class Tower:
 
     @property
     def final_norm(self) -> Step | None:
-        """None where the last block has normalised already."""
+        """None where the last block has normalised already, and in a model without norms."""
         name = f"{self.prefix}final_norm"
-        return self.observation.step(name) if name in self.observation else None
+        return self.observation.step(name) if self.has_norms and name in self.observation else None
+
+    @property
+    def has_norms(self) -> bool:
+        return not isinstance(self.part("attention_norm").module, NoNorm)
 
     def block(self, layer: int) -> Step:
         return self.observation.step(f"{self.prefix}blocks.{layer}")

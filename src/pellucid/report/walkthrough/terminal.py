@@ -35,7 +35,7 @@ ARROWS = "→↗↑↖←↙↓↘"
 def print_walkthrough(walkthrough: Walkthrough, console: Console) -> None:
     """Draw it, at most `WIDEST` columns wide."""
     width = min(console.width, WIDEST)
-    _print(console, Text(walkthrough.title, "bold"))
+    _print_words(console, walkthrough.title, width, "bold")
     for number, section in enumerate(walkthrough.sections, start=1):
         _print_section(section, number, console, width)
     if walkthrough.next_steps:
