@@ -80,7 +80,7 @@ def test_an_encoder_decoders_plan_says_what_it_reads_and_what_it_writes(cli):
     assert outcome.status == 0
     rows = {line[:17].strip(): line[17:].strip() for line in outcome.out.splitlines()}
     assert rows["model"] == "encoder-decoder"
-    assert rows["window"] == "115 source tokens, 26 target tokens"
+    assert rows["window"] == "115 source tokens, 27 target tokens"
     assert rows["cache"].endswith("MiB to generate 128 tokens")
 
 

@@ -57,9 +57,9 @@ def test_an_encoder_decoder_is_counted_over_the_sources_and_targets_it_gets(gaps
     assert cost.family == "encoder_decoder"
     assert cost.parameters == sum(p.numel() for p in model.parameters())
     assert (cost.source_len, cost.target_len) == (57, 15)
-    flops = count_flops(model, 14, 57).training
+    flops = count_flops(model, 15, 57).training
     assert (cost.flops_per_token, cost.flops) == (flops // 64, 8 * 8 * flops)
-    assert cost.activations_bytes == estimate_activation_bytes(model, cost.micro_batch, 14, 57).hidden
+    assert cost.activations_bytes == estimate_activation_bytes(model, cost.micro_batch, 15, 57).hidden
     longest = torch.zeros(1, 64, dtype=torch.long)
     assert cost.cache_bytes == model.start(longest, max_new_tokens=63).cache.bytes
 
