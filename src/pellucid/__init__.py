@@ -9,16 +9,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.model import DecoderConfig, DecoderLM
+    from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DecoderConfig": "pellucid.model",
     "DecoderLM": "pellucid.model",
+    "EncoderDecoderConfig": "pellucid.model",
+    "EncoderDecoderLM": "pellucid.model",
 }
 
-__all__ = ["DecoderConfig", "DecoderLM", "__version__"]
+__all__ = ["DecoderConfig", "DecoderLM", "EncoderDecoderConfig", "EncoderDecoderLM", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

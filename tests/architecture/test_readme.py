@@ -46,6 +46,8 @@ def test_readme_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         exec(compile(text, "README.md", "exec"), namespace)
     assert tuple(namespace["logits"].shape) == (1, 16, 50257)  # type: ignore[attr-defined]
     assert tuple(namespace["longer"].shape) == (1, 116)  # type: ignore[attr-defined]
+    assert tuple(namespace["scores"].shape) == (1, 7, 50257)  # type: ignore[attr-defined]
+    assert tuple(namespace["answer"].shape) == (1, 5)  # type: ignore[attr-defined]
     assert namespace["result"].end.reason == "finished"  # type: ignore[attr-defined]
 
 
