@@ -59,6 +59,17 @@ def test_an_encoder_decoder_has_a_source_and_a_target(cli):
     assert outcome["sections"][1]["numbers"]["target"]["tokens"] == ["<begin>", *"or␣not"]
 
 
+def test_an_encoder_decoders_text_may_have_gaps_as_generation_reads_them(cli):
+    words = ("model.d_model=16", "model.num_heads=4", "--text", "a<extra_id_0>b")
+    assert cli("demo", "encdec-quick", *words, "--json").json["sections"][1]["numbers"]["source"]["ids"] == [
+        97,
+        257,
+        98,
+    ]
+    decoder = cli("demo", "debug", "--text", "<|endoftext|>", "--json").json
+    assert len(decoder["sections"][1]["numbers"]["sentence"]["ids"]) == len("<|endoftext|>")
+
+
 def suggested(outcome) -> list[str]:
     """The commands below "What to try next", without their reasons."""
     lines = outcome.out[outcome.out.index("What to try next") :].splitlines()[1:]

@@ -112,8 +112,8 @@ def _default_text(model: Transformer, tokenizer: Tokenizer) -> str:
 def _encode(
     model: Transformer, tokenizer: Tokenizer, text: str, option: str, *, taken: int = 0
 ) -> Int[Tensor, " T"]:
-    """The ids of a text. taken: places that something else stands on."""
-    ids = tokenizer.encode(text).astype(np.int64)
+    """The ids of a text; an encoder-decoder's may hold sentinels. taken: places that something else stands on."""
+    ids = tokenizer.encode(text, allow_special=not model.continues_prompt).astype(np.int64)
     if not len(ids):
         raise ConfigError(f"{option}: the text is empty; give a sentence of at least one character")
     longest, why = min((LONGEST, "that the demo draws"), (model.max_seq_len, "of the model's context"))
