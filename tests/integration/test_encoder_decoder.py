@@ -66,14 +66,22 @@ def test_reversal_is_solved_on_strings_never_seen(
     assert exact >= 0.99
 
 
-@pytest.mark.parametrize("objective", ["span_corruption", "prefix"])
+@pytest.mark.parametrize(("objective", "steps"), [("span_corruption", 300), ("prefix", 150)])
 def test_the_built_in_corpus_is_learned(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], objective: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    objective: str,
+    steps: int,
 ) -> None:
     """After a few hundred updates targets are predicted better than by how often each byte comes."""
     monkeypatch.setitem(THREADS, "PELLUCID_CACHE_DIR", str(tmp_path / "cache"))
     seconds = train(
-        tmp_path, "encdec-quick", f"data.objective.kind={objective}", "train.steps=300", "train.max_seconds="
+        tmp_path,
+        "encdec-quick",
+        f"data.objective.kind={objective}",
+        f"train.steps={steps}",
+        "train.max_seconds=",
     )
     scores = [
         fact for fact in read_facts(tmp_path / "run" / "metrics.jsonl") if fact["event"] == "evaluation"
