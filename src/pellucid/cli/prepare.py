@@ -98,6 +98,6 @@ def prepare(
     words = [f"data.path={out}", f"data.tokenizer.kind={tokenizer}"]
     words += [f"data.tokenizer.ranks_file={ranks_file}"] if ranks_file else []
     words += [f"data.tokenizer.special_tokens={dumps(added)}"] if added else []
-    preset = "pairs-quick" if pair_fields else "quick"
+    preset = "pairs-quick" if pair_fields else "encdec-quick" if sentinels else "quick"
     console.print(f"next: {shlex.join(['pellucid', 'train', preset, *words])}", style="bold")
     return 0

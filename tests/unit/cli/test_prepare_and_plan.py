@@ -1,6 +1,7 @@
 """`pellucid prepare`, and `pellucid plan`."""
 
 import json
+import shlex
 
 import pytest
 
@@ -88,3 +89,21 @@ def test_a_mixture_of_experts_states_what_works_on_a_token(cli, tiny):
     plan = cli("plan", *tiny, "model.feed_forward.kind=moe", "--json").json
     assert 0 < plan["active_parameters"] < plan["parameters"]
     assert "active, " in cli("plan", *tiny, "model.feed_forward.kind=moe").out
+
+
+def test_pairs_are_prepared_with_added_tokens_and_trained_by_the_command_that_is_named(cli, workdir):
+    lines = [json.dumps({"from": f"a<extra_id_0>{i}", "to": f"{i}b"}) for i in range(40)]
+    (workdir / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    fields = ("--source-field", "from", "--target-field", "to", "--sentinels", 2, "--special-token", "<pad>")
+    outcome = cli("prepare", "pairs.jsonl", "--out", "pairs", *fields)
+    assert outcome.status == 0
+    named = shlex.split(outcome.err.splitlines()[-1].removeprefix("next: pellucid "))
+    small = ("model.d_model=16", "train.steps=1", "train.batch_tokens=64", "train.sample_tokens=0")
+    assert cli(*named, *small, "run.dir=run").status == 0
+    assert cli("plan", *named[1:], *small, "--json").json["vocab_size"] == 256 + 1 + 2 + 1
+
+
+def test_one_side_of_a_pair_is_not_enough(cli, workdir):
+    outcome = cli("prepare", "pairs.jsonl", "--out", "pairs", "--source-field", "from")
+    assert outcome.status == 2
+    assert "--source-field and --target-field" in outcome.err

@@ -54,7 +54,7 @@ def wants_blocks(
 ) -> bool:
     """Whether FlexAttention will be the kernel: as asked, or on CUDA where the fused one would need a dense mask.
 
-    A learned bias, whose gradient FlexAttention collects slowly, and dropout, which it has not, stay with the others.
+    A bias, which is a dense tensor here in any case, and dropout, which FlexAttention has not, stay with the others.
     """
     if kernel != "auto":
         return kernel == "flex"
