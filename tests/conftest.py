@@ -53,9 +53,10 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text file of 20,000 characters: the beginning of the built-in corpus."""
+    from pellucid.data.sources.base import documents
     from pellucid.data.sources.builtin import BuiltinSource
 
-    (document,) = BuiltinSource("shakespeare").documents()
+    (document,) = documents(BuiltinSource("shakespeare"), whole=True)
     path = tmp_path_factory.mktemp("corpus") / "plays.txt"
     path.write_text(document.text[:20_000], encoding="utf-8", newline="")
     return path

@@ -7,8 +7,10 @@
     │   ├── DataError        missing, empty, binary, corrupt or too short data
     │   ├── CheckpointError  a missing, truncated, altered or unfitting checkpoint
     │   ├── ResumeError      a run that cannot go on as asked
-    │   └── StorageError     a full disk, a directory that cannot be written
-    └── TrainingError        a run that started well and failed: exit status 1
+    │   ├── StorageError     a full disk, a directory that cannot be written
+    │   └── MissingLibraryError   something asked for needs an optional library
+    ├── TrainingError        a run that started well and failed: exit status 1
+    └── WorkerError          a process that worked for another one died: exit status 1
 
 A message says where, what was wanted, what came, and what to do.
 """
@@ -50,5 +52,13 @@ class StorageError(UserError):
     """The disk is full or the directory cannot be written. Raised before anything is lost."""
 
 
+class MissingLibraryError(UserError):
+    """Something asked for needs a library of an optional extra; the message says which to install."""
+
+
 class TrainingError(PellucidError):
     """A run failed after it had started, for example by a loss that is not finite."""
+
+
+class WorkerError(PellucidError):
+    """A process that worked for another one ended before its work was done."""

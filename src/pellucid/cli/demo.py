@@ -149,8 +149,10 @@ def _from_checkpoint(path: Path, why: str) -> _Found:
 
 def _from_preset(name: str, changes: Sequence[str], seed: int) -> _Found:
     """The model of a preset with random weights, and the tokenizer that its data would be read by."""
+    from dataclasses import asdict
+
     from pellucid import tokenizers
-    from pellucid.data.sources import open_source
+    from pellucid.data.sources import documents, open_source
     from pellucid.model import EncoderDecoderConfig
     from pellucid.report.walkthrough import Origin
 
@@ -158,8 +160,7 @@ def _from_preset(name: str, changes: Sequence[str], seed: int) -> _Found:
     data = config.data
 
     def corpus() -> Iterator[str]:
-        source = open_source(data.path, text_field=data.text_field)
-        return (document.text for document in source.documents())
+        return (document.text for document in documents(open_source(data.path, **asdict(data.reading))))
 
     tokenizer = tokenizers.build(data.tokenizer, corpus)
     model = config.model

@@ -16,7 +16,18 @@ import typer
 from typer.core import TyperGroup
 
 import pellucid
-from pellucid.cli import config, demo, evaluate, generate, plan, prepare, train, verify_resume
+from pellucid.cli import (
+    config,
+    data,
+    demo,
+    evaluate,
+    generate,
+    plan,
+    prepare,
+    tokenizer,
+    train,
+    verify_resume,
+)
 from pellucid.errors import PellucidError
 
 SPIN_COUNT = "1000"
@@ -60,7 +71,7 @@ app = typer.Typer(
     result_callback=_leave,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, train, generate, evaluate, prepare, plan, config, verify_resume):
+for module in (demo, train, generate, evaluate, prepare, data, tokenizer, plan, config, verify_resume):
     module.register(app)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pellucid.cli.options import Json, print_json
 from pellucid.errors import ConfigError
-from pellucid.runtime.console import message_console
+from pellucid.runtime.console import StatusLine, message_console, told
+
+if TYPE_CHECKING:
+    from pellucid.data.progress import Progress
 
 
 def register(app: typer.Typer) -> None:
@@ -21,17 +25,54 @@ def register(app: typer.Typer) -> None:
 def prepare(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE…", help=".txt and .jsonl files, folders, or builtin:shakespeare."),
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Text files (.txt .md .jsonl .json .csv .parquet, also .gz .zst .xz), folders, globs, "
+            "hub:OWNER/NAME[:CONFIG], builtin:shakespeare, or - for standard input.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the shards go.")],
     tokenizer: Annotated[
-        str, typer.Option("--tokenizer", help="byte, char, gpt2, p50k_base, cl100k_base or o200k_base.")
+        str,
+        typer.Option(
+            "--tokenizer",
+            metavar="NAME",
+            help="byte, char, gpt2, p50k_base, cl100k_base, o200k_base; or a directory, a tokenizer.json or "
+            "OWNER/NAME of Hugging Face's format.",
+        ),
     ] = "byte",
     ranks_file: Annotated[
         Path | None,
         typer.Option("--ranks-file", help="The ranks of cl100k_base or o200k_base.", show_default=False),
     ] = None,
-    text_field: Annotated[str, typer.Option("--text-field", help="The field of .jsonl lines.")] = "text",
+    text_field: Annotated[
+        str, typer.Option("--text-field", help="The field of a record that holds the text.")
+    ] = "text",
+    document_marker: Annotated[
+        str | None,
+        typer.Option(
+            "--document-marker",
+            metavar="TEXT",
+            help="What stands between documents of a text file, e.g. '<|endoftext|>'.",
+            show_default=False,
+        ),
+    ] = None,
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="SUFFIX",
+            help="Read all files as if they ended so: jsonl.",
+            show_default=False,
+        ),
+    ] = None,
+    errors: Annotated[
+        Literal["strict", "replace", "skip"],
+        typer.Option("--errors", help="Bytes that are not UTF-8: stop, replace them, or skip the document."),
+    ] = "strict",
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Keep only the first of equal documents.")
+    ] = False,
     source_field: Annotated[
         str | None,
         typer.Option("--source-field", help="Pairs: the field of the source.", show_default=False),
@@ -52,14 +93,25 @@ def prepare(
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Part held out for validation.")
     ] = 0.1,
+    shard_tokens: Annotated[int, typer.Option("--shard-tokens", help="Tokens of a shard.")] = 100_000_000,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="How many encode at once; default: one a core.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> int:
-    """Turn text into token shards: pellucid prepare stories.txt --out data/stories --tokenizer gpt2"""
+    """Turn text into token shards; the same command goes on where it was stopped.
+
+    \b
+    pellucid prepare stories.txt --out data/stories --tokenizer gpt2
+    """
     import os
 
     from pellucid import tokenizers
+    from pellucid.data.inspection import report
     from pellucid.data.objectives import sentinel_names
     from pellucid.data.prepare import prepare as prepare_shards
+    from pellucid.data.shards import open_shards
     from pellucid.data.sources import open_source, texts
 
     console = message_console()
@@ -68,36 +120,71 @@ def prepare(
             "--source-field and --target-field name the two sides of a pair; give both or neither"
         )
     pair_fields = (source_field, target_field) if source_field and target_field else None
-    source = open_source(*sources, text_field=text_field, pair_fields=pair_fields)
+    source = open_source(
+        *sources,
+        text_field=text_field,
+        pair_fields=pair_fields,
+        document_marker=document_marker,
+        errors=errors,
+        file_format=file_format,
+    )
     added = [*sentinel_names(sentinels), *(special_tokens or [])]
-    settings = {
+    settings: dict[str, Any] = {
         "kind": tokenizer,
         **({"ranks_file": str(ranks_file)} if ranks_file else {}),
         **({"special_tokens": added} if added else {}),
     }
     built = tokenizers.build(settings, lambda: texts(source))
+    status, last = StatusLine(console, after_s=1), None
 
-    def show(done: int, total: int) -> None:
-        console.print(f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB")
+    def show(progress: Progress) -> None:
+        nonlocal last
+        last = progress
+        status.show(str(progress))
 
-    manifest = prepare_shards(
-        source, built, out, val_fraction=val_fraction, num_threads=os.cpu_count() or 1, progress=show
-    )
-    sides = {"train": manifest.train, "val": manifest.val}
-    if json:
-        counts = {
-            n: {"documents": s.documents, "tokens": s.tokens, "bytes": s.bytes} for n, s in sides.items()
-        }
-        print_json({"directory": str(out), "fingerprint": manifest.fingerprint, **counts})
-        return 0
-    for name, side in sides.items():
-        console.print(
-            f"{name}: {side.documents:,} documents, {side.tokens:,} tokens, {side.bytes:,} bytes "
-            f"({side.bytes / side.tokens:.2f} bytes a token)"
+    with told(console, "pellucid.data"):
+        manifest = prepare_shards(
+            source,
+            built,
+            out,
+            val_fraction=val_fraction,
+            shard_tokens=shard_tokens,
+            deduplicate=deduplicate,
+            workers=workers or os.cpu_count() or 1,
+            progress=show,
         )
-    words = [f"data.path={out}", f"data.tokenizer.kind={tokenizer}"]
-    words += [f"data.tokenizer.ranks_file={ranks_file}"] if ranks_file else []
-    words += [f"data.tokenizer.special_tokens={dumps(added)}"] if added else []
+    status.clear()
+    if last is not None:
+        console.print(str(last))
+    found = report(open_shards(out))
+    if json:
+        print_json({"directory": str(out), "fingerprint": manifest.fingerprint, **found})
+        return 0
+    for line in report_lines(found):
+        console.print(line)
+    kind = {"kind": built.kind} if built.kind == tokenizer else {"kind": built.kind, "path": tokenizer}
+    words = [f"data.path={out}", *(f"data.tokenizer.{k}={_word(v)}" for k, v in (settings | kind).items())]
     preset = "pairs-quick" if pair_fields else "encdec-quick" if sentinels else "quick"
     console.print(f"next: {shlex.join(['pellucid', 'train', preset, *words])}", style="bold")
     return 0
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else dumps(value)
+
+
+def report_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """What a person reads of `data.inspection.report`."""
+    for name in ("train", "val"):
+        side = found[name]
+        windows = ", ".join(f"{count:,} of {length:,}" for length, count in side["windows"].items())
+        yield (
+            f"{name}: {side['documents']:,} documents, {side['tokens']:,} tokens, {side['bytes']:,} bytes "
+            f"({side['bytes_per_token']:.2f} bytes a token), {side['shards']} shard(s)"
+        )
+        yield f"  documents: median {side['median_tokens']:,} tokens, longest {side['longest_tokens']:,}" + (
+            f"; {side['duplicates']:,} duplicates dropped" if side["duplicates"] else ""
+        )
+        yield f"  windows: {windows} tokens"
+    for reason, what in found["left_out"].items():
+        yield f"left out or mended: {what['documents']:,} documents, {reason} (first: {what['first']})"

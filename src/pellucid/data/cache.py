@@ -1,4 +1,4 @@
-"""A data path → a prepared directory: raw text is prepared into the user's cache, once."""
+"""A data path → a prepared directory, or a stream: what is made of raw text lies in the user's cache."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import platformdirs
 
 from pellucid.data.manifest import is_prepared
-from pellucid.data.prepare import Progress, plan, prepare
+from pellucid.data.prepare import plan, prepare
+from pellucid.data.progress import Report
 from pellucid.data.shards import ShardSet, open_shards, require_pairs
-from pellucid.data.sources import PairFields, open_source, texts
+from pellucid.data.sources import Source, open_source, texts
+from pellucid.data.sources.base import Reading
+from pellucid.data.stream import Stream, StreamConfig, stream_recipe
 from pellucid.errors import ConfigError, DataError
 from pellucid.runtime.files import storage_errors
-from pellucid.tokenizers import TokenizerConfig, load
+from pellucid.tokenizers import Tokenizer, TokenizerConfig, load
 
 CACHE_VARIABLE = "PELLUCID_CACHE_DIR"
 
@@ -26,46 +30,89 @@ def prepare_cached(
     path: str,
     tokenizer: TokenizerConfig | None = None,
     *,
+    reading: Reading | None = None,
     val_fraction: float = 0.1,
-    text_field: str = "text",
-    pair_fields: PairFields | None = None,
+    deduplicate: bool = False,
     cache_dir: str | os.PathLike[str] | None = None,
-    num_threads: int = 1,
-    progress: Progress | None = None,
+    workers: int = 1,
+    progress: Report | None = None,
 ) -> Path:
     """The prepared directory for a data path.
 
     A directory that is already prepared is returned as it is, once it is known to hold what the tokenizer
     config would make (None: whatever it holds). Anything else is a source (see `open_source`), and is
     prepared into the cache unless the cache has it: the entry is found by the hashes of the source's files,
-    the tokenizer's fingerprint, the split and the format version. A damaged entry is made again.
-    pair_fields: what paired data is wanted from, see `open_source`; None: single texts, or whatever a
-    prepared directory holds.
+    the tokenizer's fingerprint, the split and the format version. A damaged entry is made again, and one that
+    was left unfinished is gone on with.
+    reading: how files become documents. With `pair_fields` paired data is wanted; without, single texts, or
+    whatever a prepared directory holds.
 
     The cache is `cache_dir`, else $PELLUCID_CACHE_DIR, else the user cache directory of the platform.
     Raises DataError for input that cannot be used, for a prepared directory made with another tokenizer, and
     for one without pairs where they are wanted.
     """
+    reading = reading or Reading()
     directory = Path(path).expanduser()
     if is_prepared(directory):
         shards = open_shards(directory)
         if tokenizer is not None:
             _require_tokenizer(shards, tokenizer)
-        if pair_fields is not None:
+        if reading.pair_fields is not None:
             require_pairs(shards.train, str(directory))
         return directory
-    if tokenizer is None:
-        raise ConfigError(f"data.tokenizer: {path} is raw text, and a tokenizer is needed to prepare it")
-    source = open_source(path, text_field=text_field, pair_fields=pair_fields)
-    built = tokenizer.build(lambda: texts(source))
-    recipe = plan(source, built, val_fraction=val_fraction)
-    words = re.sub(r"[^\w.-]+", "-", f"{Path(source.name).stem[:40]}-{built.kind}")
-    out = cache_folder(cache_dir) / "prepared" / f"{words}-{recipe.key[:16]}"
+    source, built = _open(path, tokenizer, reading)
+    recipe = plan(source, built, val_fraction=val_fraction, deduplicate=deduplicate)
+    out = cache_folder(cache_dir) / "prepared" / _entry(source.name, built.kind, recipe.key)
     if is_prepared(out) and not _is_whole(out):
         with storage_errors(out), suppress(FileNotFoundError):  # another process may be removing it too
             shutil.rmtree(out)
-    prepare(source, built, out, val_fraction=val_fraction, num_threads=num_threads, progress=progress)
+    prepare(
+        source,
+        built,
+        out,
+        val_fraction=val_fraction,
+        deduplicate=deduplicate,
+        workers=workers,
+        progress=progress,
+    )
     return out
+
+
+def open_stream(
+    path: str,
+    tokenizer: TokenizerConfig,
+    settings: StreamConfig,
+    *,
+    reading: Reading | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Stream:
+    """The stream of a data path, its shards kept in the cache. Raises DataError for what cannot be streamed."""
+    if is_prepared(Path(path).expanduser()):
+        raise DataError(
+            f"{path}: is prepared already, and data.stream is for sources; leave data.stream.enabled out"
+        )
+    source, built = _open(path, tokenizer, reading or Reading())
+    if source.is_single_text:
+        raise DataError(
+            f"{path}: is one running text, and a stream is made of documents; leave data.stream.enabled out, or name "
+            "what stands between documents with data.document_marker"
+        )
+    key = stream_recipe(source, built, settings).fingerprint
+    directory = cache_folder(cache_dir) / "streams" / _entry(source.name, built.kind, key)
+    return Stream(source, built, directory, settings)
+
+
+def _open(path: str, tokenizer: TokenizerConfig | None, reading: Reading) -> tuple[Source, Tokenizer]:
+    if tokenizer is None:
+        raise ConfigError(f"data.tokenizer: {path} is raw text, and a tokenizer is needed to prepare it")
+    source = open_source(path, **asdict(reading))
+    return source, tokenizer.build(lambda: texts(source))
+
+
+def _entry(source_name: str, kind: str, key: str) -> str:
+    """The name of a cached directory: words for people, and what tells it from all others."""
+    words = re.sub(r"[^\w.-]+", "-", f"{Path(source_name).stem[:40]}-{kind}")
+    return f"{words}-{key[:16]}"
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pellucid.data.batch import Batch, Origin
 from pellucid.data.objectives import Causal, Objective
-from pellucid.data.order import TrainingOrder
+from pellucid.data.order import Order
 from pellucid.data.shards import Split
 from pellucid.errors import ConfigError
 
@@ -91,7 +91,7 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
     def __init__(
         self,
         split: Split,
-        order: TrainingOrder,
+        order: Order,
         *,
         objective: Objective | None = None,
         batch_windows: int,
@@ -108,7 +108,8 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
         if micro_batch < 1:
             raise ConfigError(f"train.micro_batch: wanted at least 1 window, not {micro_batch}")
         objective = objective or Causal(order.seq_len)
-        if order.shard_tokens != objective.extents(split):
+        extents = objective.extents(split)
+        if split.is_complete and tuple(order.shard_tokens) != tuple(extents):
             raise ConfigError(f"the order was made for other shards than those of the split {split.name!r}")
         self.waited_s = 0.0
         """Seconds the caller has spent waiting for batches, in all."""
@@ -144,6 +145,7 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
 
     def _make(self, step: int) -> list[TensorBatch]:
         windows = self._order.step(step, self._batch_windows, rank=self._rank, world=self._world)
+        self._split.expect(*self._order.upcoming(windows[0].number))
         groups = [windows[i : i + self._micro_batch] for i in range(0, len(windows), self._micro_batch)]
         return [
             TensorBatch.of(self._objective.batch(self._split, group), pinned=self._device.type == "cuda")

@@ -15,6 +15,10 @@ from pellucid.errors import ConfigError, DataError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+JOURNAL = "unfinished.json"
+"""In a directory that is being prepared: how far that has come."""
+_LATER_FIELDS = {"pair_fields", "special_tokens", "deduplicated", "document_marker", "errors", "revision"}
+"""Of a recipe and its source's record: what the first version of the format did not have."""
 TOKENIZER = "tokenizer"
 """The directory, inside a prepared one, in which the tokenizer saved itself."""
 
@@ -37,9 +41,10 @@ class SplitRule(Config):
     side, and neither the order of the documents nor the presence of others moves one. Where a side would
     stay empty, it takes the documents with the lowest (validation) or highest (training) hash. The source
     and the target of a pair are hashed together, with a NUL between them, and so stay together.
+    `first-documents`, for streams: the first documents of one shard are for validation.
     """
 
-    rule: Literal["tail", "content-hash"]
+    rule: Literal["tail", "content-hash", "first-documents"]
     val_fraction: float
 
 
@@ -57,16 +62,23 @@ class Recipe(Config):
     split: SplitRule
     special_tokens: Literal["parsed"] | None = None
     """In paired data: special tokens that stand in a text have their own ids. None: they are plain text."""
+    deduplicated: bool = False
+    """Whether only the first of equal documents was kept."""
 
     @property
     def key(self) -> str:
         """SHA-256 (hex) of the recipe without the source's name: two with equal keys give equal shards."""
         parts = self.model_dump(mode="json", include=set(Recipe.model_fields), exclude={"source": {"name"}})
-        if parts["source"]["pair_fields"] is None:  # which recipes of single texts never had, nor the other
-            del parts["source"]["pair_fields"]
-        if parts["special_tokens"] is None:
-            del parts["special_tokens"]
-        return _sha256_json(parts)
+        for tree, model in ((parts, Recipe), (parts["source"], SourceRecord)):
+            for name in _LATER_FIELDS & tree.keys():  # so that a recipe without them keeps its key
+                if tree[name] == model.model_fields[name].default:
+                    del tree[name]
+        return sha256_json(parts)
+
+    @property
+    def passport(self) -> dict[str, Any]:
+        """The recipe as a tree in which files stand by their names, so that two can be compared line by line."""
+        return passport(self.model_dump(mode="json", include=set(Recipe.model_fields), exclude_none=True))
 
     def differences(self, other: Recipe) -> list[str]:
         """One line for each part in which the other recipe differs from this one."""
@@ -84,7 +96,7 @@ class ShardRecord(Config):
     """One shard: `NAME.bin` (ids) and `NAME.starts` (uint64, little-endian: where in it documents begin)."""
 
     name: Annotated[str, Field(pattern=r"^(train|val)-\d{5,}$")]
-    tokens: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=0)]
     documents: Annotated[int, Field(ge=0)]
     """The documents that begin in this shard: one that goes on into the next is counted here only."""
     sha256: str
@@ -100,6 +112,10 @@ class SplitRecord(Config):
     bytes: int
     """Of the text, as UTF-8: what bits per byte are counted by."""
     shards: tuple[ShardRecord, ...]
+    longest: int | None = None
+    """Tokens of the longest document, with its end-of-text id."""
+    duplicates: int = 0
+    """Documents that were dropped because an equal one came before."""
 
 
 class Manifest(Recipe):
@@ -107,6 +123,10 @@ class Manifest(Recipe):
 
     train: SplitRecord
     val: SplitRecord
+    left_out: dict[str, int] = Field(default_factory=dict[str, int])
+    """How many documents were left out, or had bytes replaced, by reason."""
+    first_left_out: dict[str, str] = Field(default_factory=dict[str, str])
+    """Where each reason was first met."""
 
     @property
     def fingerprint(self) -> str:
@@ -115,7 +135,14 @@ class Manifest(Recipe):
         A run that resumes on a directory with the same fingerprint sees the same batches.
         """
         shards = [[record.sha256 for record in split.shards] for split in (self.train, self.val)]
-        return _sha256_json([self.format_version, self.dtype, self.tokenizer.fingerprint, shards])
+        return sha256_json([self.format_version, self.dtype, self.tokenizer.fingerprint, shards])
+
+
+def passport(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A dumped recipe with its source's files by name."""
+    source = dict(recipe["source"])
+    source["files"] = {file["name"]: file["sha256"] for file in source["files"]}
+    return {**recipe, "source": source}
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -151,7 +178,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise DataError(str(error)) from None
 
 
-def _sha256_json(value: Any) -> str:
+def sha256_json(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value, however its keys were ordered."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -162,6 +190,6 @@ def _short(value: object) -> str:
         return f"{value.rule} {value.val_fraction}"
     if isinstance(value, SourceRecord):
         fields = f" of pairs ({', '.join(value.pair_fields)})" if value.pair_fields else ""
-        digest = _sha256_json(value.model_dump(mode="json"))[:12]
+        digest = sha256_json(value.model_dump(mode="json"))[:12]
         return f"{len(value.files)} file(s){fields} with hash {digest}"
     return str(value)

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pellucid.data.encoding import EncodeBatch, SplitEncoder, encode_with_special
+from filelock import FileLock, Timeout
+
+from pellucid.data.assembly import Assembler, Journal, read_journal, remove_unfinished
+from pellucid.data.encoding import (
+    BlockEncoder,
+    Division,
+    EncodedBlock,
+    Encoding,
+    content_hash,
+    digest,
+)
 from pellucid.data.manifest import (
+    JOURNAL,
     TOKENIZER,
     Manifest,
     Recipe,
-    SplitRecord,
     SplitRule,
     TokenizerRecord,
     is_prepared,
     write_manifest,
 )
-from pellucid.data.shards import ShardWriter, ids_dtype, open_shards
-from pellucid.data.sources.base import Source
-from pellucid.errors import ConfigError, DataError, StorageError
-from pellucid.runtime.files import directory_written_aside, require_space, require_writable
+from pellucid.data.progress import Clock, Report
+from pellucid.data.shards import PARTIAL, ids_dtype, open_shards
+from pellucid.data.sources.base import Block, Source, characters, documents, texts
+from pellucid.data.workers import Setup, in_order, process_workers
+from pellucid.errors import ConfigError, DataError, PellucidError
+from pellucid.runtime.files import fsync_directory, require_space, require_writable, storage_errors
 from pellucid.tokenizers import Tokenizer
+from pellucid.tokenizers.accelerate import Encoder, fastest_encoder
 
 SHARD_TOKENS = 100_000_000
 
-Progress = Callable[[int, int], None]
-"""Called now and then with the bytes of the source done so far, and all of them."""
+_SAMPLE_CHARACTERS = 1 << 20
+_FEW_BYTES = 64 << 20
+"""A source of fewer bytes is done before worker processes would have started: threads do it."""
+_TOO_FEW_BYTES = 4 << 20
+"""A source of fewer bytes is encoded before a faster encoder would have started."""
+_EXPANSION = {".gz": 5, ".xz": 7, ".zst": 5, ".parquet": 4}
+"""How many bytes of text a stored byte becomes, about, at the most; 1 for what is not compressed."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,49 +60,69 @@ def prepare(
     *,
     val_fraction: float = 0.1,
     shard_tokens: int = SHARD_TOKENS,
-    num_threads: int = 1,
-    progress: Progress | None = None,
+    deduplicate: bool = False,
+    workers: int = 1,
+    progress: Report | None = None,
+    save_every_s: float = 10.0,
 ) -> Manifest:
-    """Encode a source into the directory `out`, which appears whole or not at all.
+    """Encode a source into the directory `out`, whose manifest is written last.
 
     Every document is ended by the tokenizer's end-of-text id where it has one; a single text is not. A pair is
     two documents, its source and its target, in which special tokens are parsed (a source may hold sentinels);
-    in single texts they are plain text. How the text is split is in `SplitRule`. In memory at a time: one
-    document and some millions of characters.
-    num_threads: how many encode a batch together; they never change the result.
+    in single texts they are plain text. How the text is split is in `SplitRule`.
+    deduplicate: keep only the first of equal documents. workers: how many encode at once; neither they nor an
+    interruption change a byte of the result. In memory at a time: some millions of characters for each worker,
+    or one document. save_every_s: how much work a kill may cost; finished shards are never made again.
 
-    When `out` was already made from the same source, tokenizer and settings it is used as it is (logged at
-    level INFO). Raises DataError when `out` holds anything else, when the input is bad or too short to be
-    split; StorageError when the disk has too little room or `out` cannot be written. All but bad input is
-    found before anything is written.
+    When `out` was already made from the same source, tokenizer and settings it is used as it is, and when it was
+    begun it is gone on with (both logged at level INFO). Raises DataError when `out` holds anything else, when
+    the input is bad or too short to be split; StorageError when the disk is full or `out` cannot be written.
+    What was finished stays, and the same call goes on from there; where no shard was, nothing is left.
     """
-    recipe = plan(source, tokenizer, val_fraction=val_fraction, shard_tokens=shard_tokens)
-    if _is_occupied(out):
-        return _reuse(out, recipe)
-    require_writable(out.parent)
-    # At worst every byte becomes an id. Each .txt file adds an end-of-text id and a start of 8 bytes; what a
-    # .jsonl line adds (twice that for a pair) is less than its own marks take.
-    worst_bytes = source.size_bytes * ids_dtype(recipe.dtype).itemsize + 12 * len(recipe.source.files)
-    require_space(out, worst_bytes, purpose=f"preparing {source.name}")
-    encode_batch = (
-        partial(encode_with_special, tokenizer) if recipe.special_tokens else tokenizer.encode_batch
+    recipe = plan(
+        source, tokenizer, val_fraction=val_fraction, shard_tokens=shard_tokens, deduplicate=deduplicate
     )
-    encode = partial(encode_batch, num_threads=num_threads)
-    try:
-        with directory_written_aside(out) as aside:
-            train, val = _write_splits(source, aside, recipe, encode, progress or _no_progress)
-            manifest = Manifest(**dict(recipe), train=train, val=val)
-            tokenizer.save(aside / TOKENIZER)
-            write_manifest(aside, manifest)
-    except (OSError, StorageError):
+    if workers < 1:
+        raise ConfigError(f"workers: wanted at least 1, not {workers}")
+    if is_prepared(out):
+        return _reuse(out, recipe)
+    _require_free(out)
+    require_writable(out.parent)
+    with _locked(out):
         if is_prepared(out):  # another process was faster
             return _reuse(out, recipe)
-        raise
-    return manifest
+        journal = _begun(out, recipe)
+        if journal is None:
+            survey = _survey(source, recipe)
+            encoder = _encoder(tokenizer, source, survey.sample)
+            expected = _expected_bytes(source, recipe, encoder, survey.sample)
+            require_space(out, expected, purpose=f"preparing {source.name}")
+            journal = Journal(recipe=recipe, division=(survey.division.rule, survey.division.limit))
+        else:
+            encoder = _encoder(tokenizer, source, sample_of(source))
+            _log.info("%s: going on after %s bytes of the source", out, f"{journal.source_bytes:,}")
+        _log.info("%s", encoder.note)
+        with storage_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            return _make(
+                source,
+                tokenizer,
+                encoder,
+                out,
+                journal,
+                workers=workers,
+                report=progress,
+                save_every_s=save_every_s,
+            )
 
 
 def plan(
-    source: Source, tokenizer: Tokenizer, *, val_fraction: float = 0.1, shard_tokens: int = SHARD_TOKENS
+    source: Source,
+    tokenizer: Tokenizer,
+    *,
+    val_fraction: float = 0.1,
+    shard_tokens: int = SHARD_TOKENS,
+    deduplicate: bool = False,
 ) -> Recipe:
     """What `prepare` would make, without making it. Reads the source's files once, to hash them."""
     if not 0 < val_fraction < 1:
@@ -107,91 +147,189 @@ def plan(
         source=record,
         split=SplitRule(rule="tail" if source.is_single_text else "content-hash", val_fraction=val_fraction),
         special_tokens=None if record.pair_fields is None else "parsed",
+        deduplicated=deduplicate and not source.is_single_text,
     )
 
 
-def _is_occupied(out: Path) -> bool:
+def encoding_of(recipe: Recipe, division: Division) -> Encoding:
+    """The settings of every worker that makes what the recipe says."""
+    return Encoding(
+        dtype=recipe.dtype,
+        vocab_size=recipe.vocab_size,
+        end_of_text_id=recipe.tokenizer.end_of_text_id,
+        division=division,
+        parses_special=recipe.special_tokens is not None,
+        errors=recipe.source.errors,
+    )
+
+
+# The directory --------------------------------------------------------------------------------------
+
+
+def _require_free(out: Path) -> None:
+    """Raise DataError unless `out` is new, empty, or holds nothing but a preparation of ours."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: a file is in the way; name a directory that does not exist yet")
-    return out.is_dir() and any(out.iterdir())
-
-
-def _reuse(out: Path, recipe: Recipe) -> Manifest:
-    if not is_prepared(out):
+    if not out.is_dir() or (out / JOURNAL).is_file():
+        return
+    if any(not file.name.endswith(PARTIAL) for file in out.iterdir()):
         raise DataError(
             f"{out}: holds other files; name a directory that does not exist yet, or an empty one"
         )
+
+
+def _reuse(out: Path, recipe: Recipe) -> Manifest:
     manifest = open_shards(out).manifest
     if manifest.key != recipe.key:
-        lines = "".join(f"\n  {line}" for line in manifest.differences(recipe))
-        raise DataError(f"{out}: holds data prepared in another way; name another directory:{lines}")
+        raise DataError(
+            f"{out}: holds data prepared in another way; name another directory:{_differences(manifest, recipe)}"
+        )
     _log.info("%s: already prepared from the same source and tokenizer; used as it is", out)
     return manifest
 
 
-def _no_progress(done: int, total: int) -> None:
-    pass
-
-
-# The split ------------------------------------------------------------------------------------------
-
-
-def _write_splits(
-    source: Source, directory: Path, recipe: Recipe, encode: EncodeBatch, progress: Progress
-) -> tuple[SplitRecord, SplitRecord]:
-    done = 0
-
-    def encoded(source_bytes: int) -> None:
-        nonlocal done
-        done += source_bytes
-        progress(done, source.size_bytes)
-
-    writer = partial(
-        ShardWriter,
-        directory,
-        dtype=recipe.dtype,
-        vocab_size=recipe.vocab_size,
-        shard_tokens=recipe.shard_tokens,
-    )
-    side = partial(
-        SplitEncoder, encode=encode, end_of_text_id=recipe.tokenizer.end_of_text_id, encoded=encoded
-    )
-    with writer("train") as train_writer, writer("val") as val_writer:
-        train, val = side(train_writer), side(val_writer)
-        divide = _divide_tail if recipe.split.rule == "tail" else _divide_by_hash
-        divide(source, train, val, recipe.split.val_fraction)
-        train.flush()
-        val.flush()
-    progress(source.size_bytes, source.size_bytes)
-    return train.record(), val.record()
-
-
-def _divide_tail(source: Source, train: SplitEncoder, val: SplitEncoder, val_fraction: float) -> None:
-    (document,) = source.documents()
-    length = len(document.text)
-    border = int(length * (1 - val_fraction))
-    if not 0 < border < length:
+def _begun(out: Path, recipe: Recipe) -> Journal | None:
+    """The journal to go on from. Another preparation is removed where it has finished no shard yet."""
+    journal = read_journal(out)
+    if journal is not None and journal.recipe.key == recipe.key:
+        return journal
+    if journal is not None and journal.finished_shards:
         raise DataError(
-            f"{document.where}: {length:,} characters cannot be split with a validation part of "
-            f"{val_fraction}; give more text or another data.val_fraction"
+            f"{out}: holds an unfinished preparation of something else, with {journal.finished_shards} finished "
+            f"shard(s); remove the directory or name another:{_differences(journal.recipe, recipe)}"
         )
-    train_bytes = document.source_bytes * border // length
-    train.add(document.text, 0, border, source_bytes=train_bytes)
-    val.add(document.text, border, length, source_bytes=document.source_bytes - train_bytes)
+    remove_unfinished(out)
+    return None
 
 
-def _divide_by_hash(source: Source, train: SplitEncoder, val: SplitEncoder, val_fraction: float) -> None:
-    limit = _hash_limit(source, val_fraction)
-    for document in source.documents():
-        side = val if content_hash(*document.texts) < limit else train
-        length = sum(map(len, document.texts))
-        for text in document.texts:
-            side.add(text, 0, len(text), source_bytes=document.source_bytes * len(text) // length)
+def _differences(found: Recipe, asked: Recipe) -> str:
+    return "".join(f"\n  {line}" for line in found.differences(asked))
 
 
-def content_hash(*texts: str) -> int:
-    """The first 8 bytes of the SHA-256 of the UTF-8 text, as a little-endian integer; NUL between a pair's."""
-    return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:8], "little")
+@contextmanager
+def _locked(out: Path) -> Generator[None]:
+    """Only one process prepares `out`; another waits, and then finds it prepared."""
+    path = out.with_name(f".{out.name}.lock")
+    with storage_errors(path):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            _log.info("%s: another process is preparing it; waiting", out)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # before it is released: who waits for it looks at `out` once more
+        lock.release()
+
+
+# The work -------------------------------------------------------------------------------------------
+
+
+def _make(
+    source: Source,
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    out: Path,
+    journal: Journal,
+    *,
+    workers: int,
+    report: Report | None,
+    save_every_s: float,
+) -> Manifest:
+    assembler = Assembler(out, journal)
+    try:
+        assembler.save()
+        tokenizer.save(out / TOKENIZER)
+        clock = Clock(assembler, source.size_bytes)
+        settings = encoding_of(journal.recipe, assembler.division)
+        with _workers(source, tokenizer, encoder, settings, out, workers) as encode_in_order:
+            for block in encode_in_order(source.blocks(assembler.next, whole=not tokenizer.cuts_at_words)):
+                assembler.add(block)
+                if assembler.has_new_shard or clock.since_saved_s > save_every_s:
+                    assembler.save()
+                    clock.saved()
+                if report is not None:
+                    report(clock.progress())
+        manifest = assembler.finish()
+        write_manifest(out, manifest)
+        fsync_directory(out)
+        (out / JOURNAL).unlink(missing_ok=True)
+    except (PellucidError, OSError):
+        assembler.close()
+        if not assembler.has_shards:
+            remove_unfinished(out)
+        raise
+    finally:
+        assembler.close()
+    return manifest
+
+
+@contextmanager
+def _workers(
+    source: Source, tokenizer: Tokenizer, encoder: Encoder, settings: Encoding, out: Path, workers: int
+) -> Generator[Callable[[Iterable[Block]], Iterator[EncodedBlock]]]:
+    encode = BlockEncoder(tokenizer, settings, encoder.encode_batch)
+    if workers == 1:
+        yield partial(map, encode)
+    elif source.size_bytes < _FEW_BYTES:
+        with ThreadPoolExecutor(workers, thread_name_prefix="pellucid-encode") as executor:
+            yield partial(in_order, encode=encode, executor=executor, workers=workers)
+    else:
+        setup = Setup(out / TOKENIZER, settings, accelerated=encoder.is_accelerated)
+        with process_workers(setup, workers) as (executor, encode_there):
+            yield partial(in_order, encode=encode_there, executor=executor, workers=workers)
+
+
+def _encoder(tokenizer: Tokenizer, source: Source, sample: tuple[str, ...]) -> Encoder:
+    """The fastest one that is equal on the sample; where there is little to encode, the tokenizer's own."""
+    if source.size_bytes < _TOO_FEW_BYTES:
+        return Encoder(
+            tokenizer.kind, tokenizer.encode_batch, f"{tokenizer.kind}: encodes this little by itself"
+        )
+    return fastest_encoder(tokenizer, sample)
+
+
+# Before it ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What was seen of the source before anything was encoded."""
+
+    division: Division
+    sample: tuple[str, ...]
+    """The first texts, or the beginning of the first."""
+
+
+def _survey(source: Source, recipe: Recipe) -> _Survey:
+    """Find the border between the sides. Reads one running text once, of documents as many as that takes."""
+    fraction = recipe.split.val_fraction
+    if recipe.split.rule == "tail":
+        length = characters(source)
+        border = int(length * (1 - fraction))
+        if not 0 < border < length:
+            first = next(documents(source))
+            raise DataError(
+                f"{first.where}: {length:,} characters cannot be split with a validation part of {fraction}; give "
+                "more text or another data.val_fraction"
+            )
+        return _Survey(Division("tail", border), sample_of(source))
+    return _Survey(Division("content-hash", _hash_limit(source, fraction)), sample_of(source))
+
+
+def sample_of(source: Source) -> tuple[str, ...]:
+    """The first texts of a source, about a million characters."""
+    sample: list[str] = []
+    room = _SAMPLE_CHARACTERS
+    for text in texts(source):
+        sample.append(text[:room])
+        room -= len(text)
+        if room <= 0:
+            break
+    return tuple(sample)
 
 
 def _hash_limit(source: Source, val_fraction: float) -> int:
@@ -199,9 +337,9 @@ def _hash_limit(source: Source, val_fraction: float) -> int:
     limit = int(val_fraction * (1 << 64))
     lowest, highest = 1 << 64, -1
     is_paired = False
-    for document in source.documents():
+    for document in documents(source):
         is_paired = document.target is not None
-        value = content_hash(*document.texts)
+        value = content_hash(digest(document))
         lowest, highest = min(lowest, value), max(highest, value)
         if lowest < limit <= highest:
             return limit
@@ -218,3 +356,16 @@ def _hash_limit(source: Source, val_fraction: float) -> int:
             "validation; give more documents, or one .txt file, which is split by its tail"
         )
     return lowest + 1 if lowest >= limit else highest
+
+
+def _expected_bytes(source: Source, recipe: Recipe, encoder: Encoder, sample: tuple[str, ...]) -> int:
+    """What the shards will take, from the source's sizes and the sample's ids, and a tenth more."""
+    ids, _ = encoder.encode_batch(sample)
+    sample_bytes = sum(len(text.encode()) for text in sample)
+    id_bytes = ids_dtype(recipe.dtype).itemsize
+    taken = len(ids) * id_bytes + len(sample) * (id_bytes + 8)  # an end of text and a start for each
+    text_bytes = sum(
+        file.size_bytes * _EXPANSION.get(PurePosixPath(file.name).suffix.lower(), 1)
+        for file in recipe.source.files
+    )
+    return int(1.1 * text_bytes * taken / sample_bytes)

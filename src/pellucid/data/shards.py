@@ -13,22 +13,30 @@ In paired data the documents 2i and 2i + 1 are the source and the target of pair
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_right
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.data.manifest import TOKENIZER, Manifest, ShardRecord, SplitRecord, read_manifest
-from pellucid.errors import DataError, TokenizerError
-from pellucid.runtime.files import sha256_file
+from pellucid.config import Config
+from pellucid.data.manifest import (
+    JOURNAL,
+    TOKENIZER,
+    Manifest,
+    ShardRecord,
+    SplitRecord,
+    TokenizerRecord,
+    read_manifest,
+)
+from pellucid.errors import DataError
+from pellucid.runtime.files import fsync_directory, sha256_file
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
@@ -48,7 +56,7 @@ class Split:
     """One side of prepared data: its shards as flat arrays of ids. Also made from ids in memory."""
 
     name: str
-    shards: tuple[Ids, ...]
+    shards: Sequence[Ids]
     starts: tuple[NDArray[np.uint64], ...] = ()
     """For every shard, where documents begin in it."""
     text_bytes: int = 0
@@ -61,13 +69,21 @@ class Split:
         """Its name in messages, where `train: …` would read like a table of the config."""
         return {"train": "training split", "val": "validation split"}.get(self.name, self.name)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all shards are here; of a stream, even their sizes are not known before they were made."""
+        return True
+
     @cached_property
-    def shard_tokens(self) -> tuple[int, ...]:
+    def shard_tokens(self) -> Sequence[int]:
         return tuple(len(shard) for shard in self.shards)
 
     @cached_property
     def tokens(self) -> int:
         return sum(self.shard_tokens)
+
+    def expect(self, in_use: Sequence[int], following: Sequence[int]) -> None:
+        """Told which shards are read now and which are next; where all are here, there is nothing to do."""
 
     @cached_property
     def bounds(self) -> NDArray[np.int64]:
@@ -100,6 +116,52 @@ def require_pairs(split: Split, where: str) -> None:
         )
 
 
+class TokenData(Protocol):
+    """What a run is trained and validated on: a prepared directory, several mixed, or a stream."""
+
+    @property
+    def name(self) -> str:
+        """Of the source, for people."""
+        ...
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def train(self) -> Split: ...
+
+    @property
+    def val(self) -> Split: ...
+
+    @property
+    def tokenizer(self) -> TokenizerRecord:
+        """Which tokenizer made the ids."""
+        ...
+
+    @property
+    def tokenizer_directory(self) -> Path:
+        """Where `pellucid.tokenizers.load` finds it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """What determines the ids and their order: a run resumes on equal data alone."""
+        ...
+
+    @property
+    def passport(self) -> dict[str, Any]:
+        """What the data was made from and how, as a tree: a run keeps it, to show what has changed since."""
+        ...
+
+    def verify(self) -> None:
+        """Compare every file that is here with its recorded hash. Raises DataError naming the file."""
+        ...
+
+    def close(self) -> None:
+        """End what is going on in the background."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ShardSet:
     """A prepared directory, its files mapped into memory once."""
@@ -110,8 +172,27 @@ class ShardSet:
     val: Split
 
     @property
+    def name(self) -> str:
+        return self.manifest.source.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+    @property
+    def tokenizer(self) -> TokenizerRecord:
+        return self.manifest.tokenizer
+
+    @property
+    def passport(self) -> dict[str, Any]:
+        manifest = self.manifest
+        return manifest.passport | {
+            "train": {"tokens": manifest.train.tokens, "documents": manifest.train.documents},
+            "val": {"tokens": manifest.val.tokens, "documents": manifest.val.documents},
+        }
+
+    @property
     def tokenizer_directory(self) -> Path:
-        """Where `pellucid.tokenizers.load` finds the tokenizer that made the ids."""
         return self.directory / TOKENIZER
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -119,19 +200,27 @@ class ShardSet:
 
         progress: called after every file with the tokens checked so far, and all of them.
         """
-        done, total = 0, self.train.tokens + self.val.tokens
+        done, total = 0, self.manifest.train.tokens + self.manifest.val.tokens
         for record in (*self.manifest.train.shards, *self.manifest.val.shards):
-            for suffix, wanted in ((".bin", record.sha256), (".starts", record.starts_sha256)):
-                path = self.directory / f"{record.name}{suffix}"
-                found = sha256_file(path)
-                if found != wanted:
-                    raise DataError(
-                        f"{path}: the file was altered: the manifest has SHA-256 {wanted[:16]}…, "
-                        f"the file {found[:16]}…; prepare the data again"
-                    )
+            verify_shard(self.directory, record)
             done += record.tokens
             if progress is not None:
                 progress(done, total)
+
+    def close(self) -> None:
+        """Nothing goes on in the background."""
+
+
+def verify_shard(directory: Path, record: ShardRecord) -> None:
+    """Read a shard's files and compare their SHA-256 with the record's. Raises DataError naming the file."""
+    for suffix, wanted in ((".bin", record.sha256), (".starts", record.starts_sha256)):
+        path = directory / f"{record.name}{suffix}"
+        found = sha256_file(path)
+        if found != wanted:
+            raise DataError(
+                f"{path}: the file was altered: the manifest has SHA-256 {wanted[:16]}…, "
+                f"the file {found[:16]}…; prepare the data again"
+            )
 
 
 def open_shards(directory: Path) -> ShardSet:
@@ -142,12 +231,11 @@ def open_shards(directory: Path) -> ShardSet:
     size is not the manifest's.
     """
     manifest = read_manifest(directory)
-    dtype = ids_dtype(manifest.dtype)
 
     def split(name: str, record: SplitRecord) -> Split:
         return Split(
             name,
-            shards=tuple(_map(directory / f"{s.name}.bin", dtype, s.tokens) for s in record.shards),
+            shards=tuple(map_shard(directory, shard, manifest.dtype) for shard in record.shards),
             starts=tuple(
                 _map(directory / f"{s.name}.starts", _STARTS_DTYPE, s.documents) for s in record.shards
             ),
@@ -156,6 +244,11 @@ def open_shards(directory: Path) -> ShardSet:
         )
 
     return ShardSet(directory, manifest, split("train", manifest.train), split("val", manifest.val))
+
+
+def map_shard(directory: Path, record: ShardRecord, dtype: str) -> Ids:
+    """The ids of a shard, mapped into memory. Raises DataError when the file is not there or has another size."""
+    return _map(directory / f"{record.name}.bin", ids_dtype(dtype), record.tokens)
 
 
 def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
@@ -179,73 +272,166 @@ def _map(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
 
 # Writing --------------------------------------------------------------------------------------------
 
+PARTIAL = ".partial"
+"""What is behind the names of a shard's files while they are written."""
 
-class ShardWriter(AbstractContextManager["ShardWriter"]):
-    """Writes one split's shards into a directory, hashing as it goes; the end of its `with` closes them."""
+
+class OpenShard(Config):
+    """How far a split is written: its finished shards, and how much of the next one is on the disk."""
+
+    finished: tuple[ShardRecord, ...] = ()
+    tokens: int = 0
+    documents: int = 0
+
+
+class ShardWriter:
+    """Writes one split's shards into a directory, hashing as it goes; each appears whole, under its own name.
+
+    state: go on where an earlier writer's `sync` was. What lies behind that place in the open shard is cut off.
+    """
 
     def __init__(
-        self, directory: Path, split: str, *, dtype: str, vocab_size: int, shard_tokens: int
+        self,
+        directory: Path,
+        split: str,
+        *,
+        dtype: str,
+        shard_tokens: int | None = None,
+        first_number: int = 0,
+        state: OpenShard | None = None,
     ) -> None:
-        self.records: list[ShardRecord] = []
-        self._directory, self._split = directory, split
-        self._dtype, self._vocab_size = ids_dtype(dtype), vocab_size
-        self._shard_tokens = shard_tokens
-        self._shard: _OpenShard | None = None
+        state = state or OpenShard()
+        self.finished: list[ShardRecord] = list(state.finished)
+        self._directory, self._split, self._dtype = directory, split, ids_dtype(dtype)
+        self._shard_tokens, self._first_number = shard_tokens, first_number
+        self._shard = self._open(state.tokens, state.documents) if state.tokens else None
+
+    @property
+    def tokens(self) -> int:
+        """Everything that was written."""
+        return sum(record.tokens for record in self.finished) + (self._shard.tokens if self._shard else 0)
 
     def write(self, ids: Ids, starts: NDArray[np.integer[Any]]) -> None:
         """Append ids. starts: the positions in `ids`, ascending, at which documents begin."""
-        if len(ids) and int(ids.max()) >= self._vocab_size:
-            raise TokenizerError(
-                f"the tokenizer gave id {int(ids.max()):,}, its vocabulary has {self._vocab_size:,} entries"
-            )
         while len(ids):
             if self._shard is None:
-                self._shard = _OpenShard(
-                    self._directory, f"{self._split}-{len(self.records):05d}", self._dtype
-                )
-            count = min(len(ids), self._shard_tokens - self._shard.tokens)
+                self._shard = self._open(0, 0)
+            room = len(ids) if self._shard_tokens is None else self._shard_tokens - self._shard.tokens
+            count = min(len(ids), room)
             inside = int(np.searchsorted(starts, count))
             self._shard.write(ids[:count], starts[:inside])
             ids, starts = ids[count:], starts[inside:] - count
             if self._shard.tokens == self._shard_tokens:
                 self._finish_shard()
 
-    def _finish_shard(self) -> None:
+    def sync(self) -> OpenShard:
+        """Bring all that was written to the disk. Returns the state from which another writer can go on."""
+        if self._shard is None:
+            return OpenShard(finished=tuple(self.finished))
+        self._shard.sync()
+        return OpenShard(
+            finished=tuple(self.finished), tokens=self._shard.tokens, documents=self._shard.documents
+        )
+
+    def finish(self, *, allow_empty: bool = False) -> list[ShardRecord]:
+        """Finish the last shard; the records of all. allow_empty: a shard even where nothing was written."""
+        if allow_empty and not self.finished and self._shard is None:
+            self._shard = self._open(0, 0)
+        self._finish_shard()
+        return self.finished
+
+    def close(self) -> None:
+        """Let go of an unfinished shard's files, which stay."""
         if self._shard is not None:
-            self.records.append(self._shard.close())
+            self._shard.close()
             self._shard = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def _open(self, tokens: int, documents: int) -> _ShardFiles:
+        name = f"{self._split}-{self._first_number + len(self.finished):05d}"
+        return _ShardFiles(self._directory, name, self._dtype, tokens, documents)
+
+    def _finish_shard(self) -> None:
+        if self._shard is not None:
+            self.finished.append(self._shard.finish())
+            self._shard = None
+
+
+class _ShardFiles:
+    """The two files of a shard that is being written, of which the first tokens and documents are good."""
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        dtype: np.dtype[np.unsignedinteger[Any]],
+        tokens: int,
+        documents: int,
     ) -> None:
-        self._finish_shard()
-
-
-class _OpenShard:
-    def __init__(self, directory: Path, name: str, dtype: np.dtype[np.unsignedinteger[Any]]) -> None:
-        self.tokens = 0
-        self._name, self._dtype, self._documents = name, dtype, 0
-        self._ids_file = (directory / f"{name}.bin").open("wb")
-        self._starts_file = (directory / f"{name}.starts").open("wb")
-        self._ids_hash, self._starts_hash = hashlib.sha256(), hashlib.sha256()
+        self.tokens, self.documents = tokens, documents
+        self._directory, self._name, self._dtype = directory, name, dtype
+        self._ids = _HashedFile(directory / f"{name}.bin", tokens * dtype.itemsize)
+        self._starts = _HashedFile(directory / f"{name}.starts", documents * _STARTS_DTYPE.itemsize)
 
     def write(self, ids: Ids, starts: NDArray[np.integer[Any]]) -> None:
-        for array, file, digest in (
-            (ids.astype(self._dtype), self._ids_file, self._ids_hash),
-            ((starts + self.tokens).astype(_STARTS_DTYPE), self._starts_file, self._starts_hash),
-        ):
-            digest.update(array.data)
-            file.write(array.data)
+        self._ids.write(ids.astype(self._dtype, copy=False))
+        self._starts.write((starts + self.tokens).astype(_STARTS_DTYPE))
         self.tokens += len(ids)
-        self._documents += len(starts)
+        self.documents += len(starts)
 
-    def close(self) -> ShardRecord:
-        self._ids_file.close()
-        self._starts_file.close()
+    def sync(self) -> None:
+        self._ids.sync()
+        self._starts.sync()
+
+    def close(self) -> None:
+        self._ids.close()
+        self._starts.close()
+
+    def finish(self) -> ShardRecord:
+        starts_sha256, sha256 = self._starts.finish(), self._ids.finish()
+        fsync_directory(self._directory)
         return ShardRecord(
             name=self._name,
             tokens=self.tokens,
-            documents=self._documents,
-            sha256=self._ids_hash.hexdigest(),
-            starts_sha256=self._starts_hash.hexdigest(),
+            documents=self.documents,
+            sha256=sha256,
+            starts_sha256=starts_sha256,
         )
+
+
+class _HashedFile:
+    """A file that is written under another name until it is whole, and its SHA-256."""
+
+    def __init__(self, path: Path, good_bytes: int) -> None:
+        self._path, self._partial = path, path.with_name(path.name + PARTIAL)
+        self._hash = hashlib.sha256()
+        if good_bytes and not self._partial.exists() and path.exists():
+            path.replace(self._partial)  # finished, and killed before anybody had written down that it was
+        self._file = self._partial.open("r+b" if good_bytes else "wb")
+        while good_bytes:
+            data = self._file.read(min(good_bytes, 1 << 20))
+            if not data:
+                self._file.close()
+                raise DataError(
+                    f"{self._partial}: shorter than {JOURNAL} beside it says; remove the directory and prepare again"
+                )
+            self._hash.update(data)
+            good_bytes -= len(data)
+        self._file.truncate(self._file.tell())
+        self._file.seek(0, os.SEEK_CUR)  # between reading and writing
+
+    def write(self, array: NDArray[Any]) -> None:
+        self._hash.update(array.data)
+        self._file.write(array.data)
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def finish(self) -> str:
+        self.sync()
+        self.close()
+        self._partial.replace(self._path)
+        return self._hash.hexdigest()

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,9 @@ class Tokenizer(Protocol):
     """The id that separates documents, if there is one."""
     fingerprint: str
     """SHA-256, in hex, of everything that can change which ids a text becomes."""
+    cuts_at_words: bool
+    """Whether a text may be cut where a letter or a digit stands before white space, and the ids of the parts,
+    joined, are those of the whole."""
 
     def encode(self, text: str, *, allow_special: bool = False) -> NDArray[np.uint32]:
         """The ids of a text, [length]. Special tokens in it are ordinary text unless `allow_special`.
@@ -64,8 +68,19 @@ class Tokenizer(Protocol):
         """The bytes of ids, for streams: a token may end inside a character. Unused ids give no bytes."""
         ...
 
+    def tokenizer_json(self) -> dict[str, Any]:
+        """The content of its `tokenizer.json`; see `pellucid.tokenizers.tokenizer_json`.
+
+        Raises TokenizerError for special tokens that the format cannot tell from ordinary ones.
+        """
+        ...
+
     def save(self, directory: Path) -> None:
-        """Write all that `pellucid.tokenizers.load(directory)` needs to make an equal tokenizer."""
+        """Write all that `pellucid.tokenizers.load(directory)` needs to make an equal tokenizer.
+
+        `tokenizer.json` is written beside it for other programs, where the format can say what this
+        tokenizer does.
+        """
         ...
 
 
@@ -76,6 +91,8 @@ class BaseTokenizer(ABC):
     special tokens and their ids; `special_tokens` are added after the last id. `algorithm` describes the
     rule that cuts text, so that the fingerprint covers it: equal fingerprints mean equal ids for any text.
     """
+
+    cuts_at_words: bool = True
 
     def __init__(
         self,
@@ -107,6 +124,9 @@ class BaseTokenizer(ABC):
         return f"<{self.kind} tokenizer: {self.vocab_size:,} ids, fingerprint {self.fingerprint[:12]}>"
 
     # What a subclass gives
+
+    @abstractmethod
+    def tokenizer_json(self) -> dict[str, Any]: ...
 
     @abstractmethod
     def _encode_text(self, text: str, at: int) -> NDArray[np.uint32]:
@@ -177,7 +197,15 @@ class BaseTokenizer(ABC):
 
     def save(self, directory: Path) -> None:
         config = {"kind": self.kind, "special_tokens": list(self._added_special), **self._settings()}
-        stored.write(Path(directory), stored.Stored(config, self.fingerprint))
+        stored.write(Path(directory), stored.Stored(config, self.fingerprint), self._tokenizer_json_text)
+
+    @cached_property
+    def _tokenizer_json_text(self) -> str | None:
+        """Made once: a run saves its tokenizer with every checkpoint."""
+        try:
+            return json.dumps(self.tokenizer_json(), ensure_ascii=False, separators=(",", ":"))
+        except TokenizerError:
+            return None
 
     def _encode_part(self, text: str, at: int) -> NDArray[np.uint32]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pellucid.config import Config
 from pellucid.tokenizers.base import BaseTokenizer, Corpus
 from pellucid.tokenizers.special import END_OF_TEXT, AddedSpecialTokens
+from pellucid.tokenizers.tokenizer_json import byte_level
 
 
 class ByteConfig(Config):
@@ -34,6 +35,10 @@ class ByteTokenizer(BaseTokenizer):
             special_tokens,
             algorithm="byte",
         )
+
+    def tokenizer_json(self) -> dict[str, Any]:
+        singles = {bytes([byte]): byte for byte in range(256)}
+        return byte_level(singles, {END_OF_TEXT: 256}, self._added_special)
 
     def _encode_text(self, text: str, at: int) -> NDArray[np.uint32]:
         return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.uint32)

@@ -12,6 +12,7 @@ from pellucid.config import Config
 from pellucid.errors import TokenizerError
 from pellucid.tokenizers.base import BaseTokenizer, Corpus
 from pellucid.tokenizers.special import END_OF_TEXT, AddedSpecialTokens
+from pellucid.tokenizers.tokenizer_json import character_level
 
 _NONE = np.uint32(0xFFFF_FFFF)
 """Marks a code point that has no id; no alphabet can be this long."""
@@ -77,6 +78,10 @@ class CharTokenizer(BaseTokenizer):
         # One entry a code point up to the largest known one, and a last one for all beyond.
         self._id_of = np.full(int(codes.max()) + 2, _NONE, dtype=np.uint32)
         self._id_of[codes] = np.arange(len(codes), dtype=np.uint32)
+
+    def tokenizer_json(self) -> dict[str, Any]:
+        """Where ours refuses a character outside the alphabet, readers of the file leave it out."""
+        return character_level(self.alphabet, {END_OF_TEXT: len(self.alphabet)}, self._added_special)
 
     def _settings(self) -> dict[str, Any]:
         return {"alphabet": self.alphabet}

@@ -1,4 +1,7 @@
-"""A saved tokenizer: `pellucid.json`, the config that makes it again and the fingerprint it must have."""
+"""A saved tokenizer: `pellucid.json`, the config that makes it again and the fingerprint it must have.
+
+Beside it lies `tokenizer.json`, by which other programs read the same tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pellucid.errors import TokenizerError
 from pellucid.runtime.files import storage_errors, write_atomic
 
 FILE_NAME = "pellucid.json"
+TOKENIZER_JSON = "tokenizer.json"
 FORMAT = 1
 
 
@@ -20,10 +24,14 @@ class Stored(NamedTuple):
     fingerprint: str
 
 
-def write(directory: Path, saved: Stored) -> None:
-    """Write `pellucid.json` into the directory, which is made if needed."""
+def write(directory: Path, saved: Stored, tokenizer_json: str | None = None) -> None:
+    """Write `pellucid.json`, and `tokenizer.json` if there is one, into the directory, which is made if needed."""
     with storage_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
+        if tokenizer_json is None:  # none of an earlier tokenizer may stay
+            (directory / TOKENIZER_JSON).unlink(missing_ok=True)
+    if tokenizer_json is not None:
+        write_atomic(directory / TOKENIZER_JSON, tokenizer_json)
     content = {"format": FORMAT, "tokenizer": saved.config, "fingerprint": saved.fingerprint}
     write_atomic(directory / FILE_NAME, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 

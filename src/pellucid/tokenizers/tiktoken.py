@@ -32,6 +32,7 @@ from pellucid.tokenizers.ranks import (
     read_ranks,
 )
 from pellucid.tokenizers.special import END_OF_TEXT, AddedSpecialTokens
+from pellucid.tokenizers.tokenizer_json import LLAMA3_PATTERN, byte_level
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
@@ -54,6 +55,11 @@ O200K_PATTERN = "|".join(
         r"\s+",
     ]
 )
+
+
+_AS_OTHERS_WRITE_IT = {GPT2_PATTERN: None, CL100K_PATTERN: LLAMA3_PATTERN}
+"""In tokenizer.json: tiktoken's `++` is nothing that its readers know. Text that ends in white space is cut
+elsewhere (`\\s++$`), which no id shows: no token goes on after a line break."""
 
 
 # Configs ----------------------------------------------------------------------------------------------
@@ -175,8 +181,14 @@ class TiktokenTokenizer(BaseTokenizer):
             special_tokens={END_OF_TEXT: own_special[END_OF_TEXT]},
         )
         self._ranks = ranks
+        self._pattern = pattern
+        self._own_special = dict(own_special)
         self._config_settings = dict(settings or {})
         self._save_ranks = save_ranks
+
+    def tokenizer_json(self) -> dict[str, Any]:
+        pattern = _AS_OTHERS_WRITE_IT.get(self._pattern, self._pattern)
+        return byte_level(self._ranks, self._own_special, self._added_special, pattern=pattern)
 
     def save(self, directory: Path) -> None:
         if self._save_ranks:

@@ -48,7 +48,7 @@ def check_run(config: RunConfig, *, device: str | None = None, console: Console 
     console = console or message_console()
     make_deterministic()
     data = open_data(config)
-    verified = Finding("data", f"{data.shards.directory}: every SHA-256 is the manifest's", True)
+    verified = Finding("data", f"{data.shards.directory}: every SHA-256 is the recorded one", True)
     plan, order = plan_run(config, data, choose_device(device))
     plan = replace(plan, compiled=False)
     windows = min(_OVERFIT_WINDOWS, plan.batch_windows)

@@ -148,6 +148,7 @@ def _score_bytes(plan: Plan, target_len: int) -> int:
     if on_cpu and position == "t5":
         return 4
     is_plain = attention.kernel == "auto" and attention.window is None and position != "alibi"
-    is_plain = is_plain and isinstance(plan.config.data.objective, CausalConfig)  # else hardly any layer is
+    objective = plan.config.data.objective  # with any but this one hardly any layer is
+    is_plain = is_plain and isinstance(objective, CausalConfig) and objective.packing == "contiguous"
     is_short = on_cpu and plan.precision.name == "bf16" and target_len <= LONGEST
     return 2 if is_plain and is_short else 0

@@ -79,6 +79,8 @@ class EndFacts(Facts):
     tokens: int
     best_loss: float | None
     peak_memory_bytes: int
+    waited_share: float = 0.0
+    """Share of the time spent on updates in which this session waited for data, 0 … 1."""
 
 
 class Request(Flag):

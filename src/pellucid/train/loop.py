@@ -68,6 +68,7 @@ class Loop:
 
         for hook in self.hooks:
             hook.on_start(start)
+        updating_s = 0.0
         reason: Reason | None = self.limits.reached(state)
         while reason is None:
             began, waited = tick(), self.loader.waited_s
@@ -85,6 +86,7 @@ class Loop:
                 step_seconds=now - began,
                 waited_seconds=self.loader.waited_s - waited,
             )
+            updating_s += facts.step_seconds
             request = collect(hook.on_step(facts) for hook in self.hooks)
             reason = self.limits.reached(state) or ("interrupted" if Request.STOP in request else None)
             if state.step % self.eval_every == 0 or reason in ("finished", "time is up"):
@@ -99,6 +101,7 @@ class Loop:
             tokens=state.tokens,
             best_loss=state.best_loss,
             peak_memory_bytes=peak_bytes(self.device_type),
+            waited_share=self.loader.waited_s / updating_s if updating_s else 0.0,
         )
         for hook in self.hooks:
             hook.on_end(end)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from pellucid import tokenizers
-from pellucid.data.cache import prepare_cached
+from pellucid.data.cache import open_stream, prepare_cached
+from pellucid.data.config import DataConfig
+from pellucid.data.mixture import Mixture
 from pellucid.data.objectives import Objective
-from pellucid.data.order import TrainingOrder
-from pellucid.data.shards import ShardSet, open_shards
+from pellucid.data.order import Order
+from pellucid.data.progress import Progress, Report
+from pellucid.data.shards import Split, TokenData, open_shards
 from pellucid.errors import ConfigError, TokenizerError
 from pellucid.model import EncoderDecoderConfig, Transformer
 from pellucid.model.stats import count_flops, count_training_state, estimate_activation_bytes, on_meta
+from pellucid.runtime.console import StatusLine
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.tokenizers import Tokenizer
@@ -26,44 +28,85 @@ from pellucid.train.plan import Plan, make_plan
 
 @dataclass(frozen=True)
 class OpenedData:
-    """Prepared shards and the tokenizer that reads them."""
+    """Token shards and the tokenizer that reads them."""
 
-    shards: ShardSet
+    shards: TokenData
     tokenizer: Tokenizer
 
 
-def open_data(config: RunConfig, *, progress: Callable[[int, int], None] | None = None) -> OpenedData:
-    """Open `data.path`, preparing raw text into the cache first. Every shard is checked against its SHA-256."""
-    data = config.data
-    directory = prepare_cached(
-        data.path,
-        data.tokenizer,
-        val_fraction=data.val_fraction,
-        text_field=data.text_field,
-        pair_fields=data.pair_fields,
-        cache_dir=data.cache_dir,
-        num_threads=os.cpu_count() or 1,
-        progress=progress,
-    )
-    shards = open_shards(directory)
+def open_data(config: RunConfig, *, progress: Report | None = None) -> OpenedData:
+    """Open what the run is trained on: prepared data, text that is prepared into the cache first, or a stream.
+
+    Every shard that is here is checked against its SHA-256.
+    """
+    shards = _open_shards(config.data, progress)
     shards.verify()
     return OpenedData(shards, tokenizers.load(shards.tokenizer_directory))
 
 
-def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan, TrainingOrder]:
+def _open_shards(data: DataConfig, progress: Report | None) -> TokenData:
+    if data.stream.enabled:
+        return open_stream(
+            data.path, data.tokenizer, data.stream, reading=data.reading, cache_dir=data.cache_dir
+        )
+    prepared = [
+        open_shards(
+            prepare_cached(
+                path,
+                data.tokenizer,
+                reading=data.reading,
+                val_fraction=data.val_fraction,
+                deduplicate=data.deduplicate,
+                cache_dir=data.cache_dir,
+                workers=os.cpu_count() or 1,
+                progress=progress,
+            )
+        )
+        for path in ([member.path for member in data.mixture] or [data.path])
+    ]
+    return Mixture(prepared, [m.weight for m in data.mixture]) if data.mixture else prepared[0]
+
+
+def training_order(config: RunConfig, data: OpenedData, objective: Objective) -> Order:
+    """The order in which the run sees its windows. Raises DataError for too little data."""
+    settings = config.data
+
+    def of(split: Split, tokens_per_epoch: int | None) -> Order:
+        return objective.order(
+            split,
+            seed=config.train.seed,
+            shuffle_shards=settings.shuffle_shards,
+            tokens_per_epoch=tokens_per_epoch,
+        )
+
+    if not isinstance(data.shards, Mixture):
+        return of(data.shards.train, settings.tokens_per_epoch)
+    limit = settings.tokens_per_epoch
+    return data.shards.order(
+        [of(member.train, None) for member in data.shards.members],
+        windows_per_epoch=None if limit is None else max(1, limit // objective.seq_len),
+    )
+
+
+def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan, Order]:
     """Resolve a config against its data and device.
 
     Raises DataError for too little data on either side, ConfigError for what the data's tokenizer cannot do.
     """
     _require_sample_prompt(config, data.tokenizer)
+    config = _pinned(config, data.shards)
     seq_len = config.train.seq_len or config.model.max_seq_len
     objective = build_objective(config, data.tokenizer)
-    order = objective.order(
-        data.shards.train,
-        seed=config.train.seed,
-        shuffle_shards=config.data.shuffle_shards,
-        tokens_per_epoch=config.data.tokens_per_epoch,
-    )
+    if (
+        config.train.epochs is not None
+        and not data.shards.train.is_complete
+        and not config.data.tokens_per_epoch
+    ):
+        raise ConfigError(
+            "train.epochs: nobody knows how long an epoch of a stream is; give train.steps, or say with "
+            "data.tokens_per_epoch after how many tokens an epoch ends"
+        )
+    order = training_order(config, data, objective)
     objective.evaluation_batches(data.shards.val, batch_windows=1)  # raises where there is nothing to score
     sized = config.model.model_copy(
         update={"vocab_size": config.model.vocab_size or data.tokenizer.vocab_size}
@@ -73,7 +116,7 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         device,
         vocab_size=data.tokenizer.vocab_size,
         start_id=default_start_id(data.tokenizer),
-        windows_per_epoch=order.windows_per_epoch,
+        windows_per_epoch=order.windows_per_epoch if config.train.epochs is not None else None,
         training_flops_per_token=count_flops(
             model := on_meta(sized), objective.decoder_len, objective.encoder_len
         ).training
@@ -81,6 +124,15 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         largest_micro_batch=_fitting_windows(model, config, objective, device),
     )
     return plan, order
+
+
+def _pinned(config: RunConfig, shards: TokenData) -> RunConfig:
+    """The config with the commit of a data set on a hub, so that the run goes on with the bytes it began with."""
+    revision = shards.passport.get("source", {}).get("revision")
+    if revision is None or "@" in config.data.path:
+        return config
+    data = config.data.model_copy(update={"path": f"{config.data.path}@{revision}"})
+    return config.model_copy(update={"data": data})
 
 
 def _require_sample_prompt(config: RunConfig, tokenizer: Tokenizer) -> None:
@@ -134,14 +186,13 @@ def _fitting_windows(model: Transformer, config: RunConfig, objective: Objective
     return max(1, room // window)
 
 
-def preparing_progress(console: Console) -> Callable[[int, int], None]:
-    """A progress callback that says how far preparing has come, at most once a second."""
-    last = time.monotonic()
+def preparing_progress(console: Console) -> Report:
+    """A progress callback that says how far preparing has come."""
+    line = StatusLine(console, after_s=1)
 
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > 1 or (done == total and total > 10_000_000):
-            last = time.monotonic()
-            console.print(f"preparing data: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB")
+    def show(progress: Progress) -> None:
+        line.show(f"preparing data, {progress}")
+        if progress.share == 1:
+            line.clear()
 
     return show

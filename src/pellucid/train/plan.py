@@ -46,14 +46,14 @@ def make_plan(
     *,
     vocab_size: int,
     start_id: int,
-    windows_per_epoch: int,
+    windows_per_epoch: int | None,
     training_flops_per_token: float,
     largest_micro_batch: int | None = None,
 ) -> Plan:
     """Decide what the config leaves open. Raises ConfigError for what cannot work.
 
     vocab_size: the tokenizer's; start_id: what an encoder-decoder's targets begin after where the config names
-    nothing; windows_per_epoch: of the training split at the run's window length;
+    nothing; windows_per_epoch: of the training split at the run's window length, which train.epochs needs;
     largest_micro_batch: the windows whose activations are estimated to fit the device (None: not known).
     """
     train, model = config.train, config.model
@@ -73,6 +73,7 @@ def make_plan(
     micro_batch = train.micro_batch or _largest_divisor(windows, fitting)
     steps = train.steps
     if train.epochs is not None:
+        assert windows_per_epoch is not None
         steps = max(1, math.ceil(train.epochs * windows_per_epoch / windows))
     try:
         precision = choose_precision(train.precision, device)

@@ -54,11 +54,14 @@ def resume(
             f"not the machine it began on ({line}): it goes on, but not equal to the bit", style="yellow"
         )
     data = open_data(config, progress=preparing_progress(console))
-    expected, found = recorded.get("data"), data.shards.manifest.fingerprint
+    expected, found = recorded.get("data"), data.shards.fingerprint
     if expected not in (None, found):
+        before = run.read_passport()
+        changed = [] if before is None else differences(before, data.shards.passport)
         raise ResumeError(
             f"{directory}: was trained on data with fingerprint {expected[:12]}, and {config.data.path} now has "
             f"{found[:12]}; give the same text and tokenizer, or start a new run with --init {directory}"
+            + "".join(f"\n  {line}" for line in changed)
         )
     newest, faults = checkpoint.newest_valid(directory)
     if faults and newest is None:

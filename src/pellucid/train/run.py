@@ -45,8 +45,9 @@ def train(
     require_checkpoint_space(plan, Path(config.run.dir) if config.run.dir else RUNS)
     run = RunDirectory.create(config)
     surroundings = environment(torch.get_num_threads(), plan.device.type)
-    surroundings["data"] = data.shards.manifest.fingerprint
+    surroundings["data"] = data.shards.fingerprint
     run.write_environment({**surroundings, "init": str(init.absolute())} if init else surroundings)
+    run.write_passport(data.shards.passport)
     run.write_config(plan.config)
     return Session.begin(run, plan, order, data, console, weights=weights).train(hooks)
 

@@ -22,6 +22,8 @@ from pellucid.train.config import RunConfig
 
 RUNS = Path("runs")
 CONFIG, METRICS, SAMPLES, ENVIRONMENT = "config.toml", "metrics.jsonl", "samples.jsonl", "environment.json"
+PASSPORT = "data.json"
+"""What the run's data was made from, and how."""
 
 
 EXACT = ("device", "torch", "numpy", "processor")
@@ -76,6 +78,16 @@ class RunDirectory:
             raise ResumeError(
                 f"{self.file(ENVIRONMENT)}: altered or truncated: {error}; remove it to go on without its record"
             ) from None
+
+    def write_passport(self, passport: Tree) -> None:
+        write_atomic(self.file(PASSPORT), json.dumps(passport, indent=2) + "\n")
+
+    def read_passport(self) -> Tree | None:
+        """None for a run that has none, or a damaged one: it explains, and decides nothing."""
+        try:
+            return json.loads(self.file(PASSPORT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     def mark_latest(self, step: int) -> None:
         write_atomic(self.path / layout.LATEST, layout.step_directory(self.path, step).name + "\n")

@@ -11,6 +11,7 @@ from pellucid.data.manifest import is_prepared
 from pellucid.data.objectives import CausalConfig, Objective
 from pellucid.data.shards import open_shards
 from pellucid.data.sources import open_source
+from pellucid.data.sources.base import documents
 from pellucid.errors import CheckpointError, DataError
 from pellucid.evaluate import Perplexity, evaluate_split, evaluate_text
 from pellucid.model import EncoderDecoderLM
@@ -45,7 +46,7 @@ def score_checkpoint(
             raise DataError(
                 f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR"
             )
-        (document,) = source.documents()
+        (document,) = documents(source, whole=True)
         score = evaluate_text(
             loaded.model,
             loaded.tokenizer,
@@ -62,21 +63,23 @@ def score_checkpoint(
         if "train" not in loaded.config:
             raise CheckpointError(f"{path}: does not say what it was trained on; name a text with --data")
         opened = open_data(from_tree(RunConfig, loaded.config))
-        shards, name = opened.shards, opened.shards.manifest.source.name
+        shards, name = opened.shards, opened.shards.name
         trained_on = checkpoint.load_train_values(path).get("data")
-        if trained_on not in (None, shards.manifest.fingerprint):
+        if trained_on not in (None, shards.fingerprint):
             raise DataError(
                 f"{opened.shards.directory}: is not what this model was trained on (fingerprint "
-                f"{shards.manifest.fingerprint[:12]}, the run had {trained_on[:12]}); the text has changed since. "
+                f"{shards.fingerprint[:12]}, the run had {trained_on[:12]}); the text has changed since. "
                 "Name what to score with --data"
             )
-    found = shards.manifest.tokenizer
+    found = shards.tokenizer
     if found.fingerprint != loaded.tokenizer.fingerprint:
         raise DataError(
             f"{shards.directory}: was prepared with tokenizer {found.kind} ({found.fingerprint[:12]}), and the model "
             f"reads {loaded.tokenizer.kind} ({loaded.tokenizer.fingerprint[:12]}); score the raw text instead"
         )
     chosen = shards.val if split == "val" else shards.train
+    if not chosen.is_complete:
+        raise DataError(f"--split train: {name} is a stream, which nobody has all of; score --split val")
     score = evaluate_split(
         loaded.model,
         loaded.tokenizer,
@@ -99,6 +102,7 @@ def _learned(loaded: checkpoint.Loaded, seq_len: int | None) -> Objective | None
             )
         return None
     config = from_tree(RunConfig, loaded.config)
-    if isinstance(config.data.objective, CausalConfig):
+    learned = config.data.objective
+    if isinstance(learned, CausalConfig) and learned.packing == "contiguous":
         return None
     return build_objective(config, loaded.tokenizer, seq_len=seq_len)

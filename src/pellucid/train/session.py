@@ -21,7 +21,7 @@ from pellucid.checkpoint.weights import fill
 from pellucid.config import to_tree
 from pellucid.data.loader import TrainingLoader
 from pellucid.data.objectives import Objective
-from pellucid.data.order import TrainingOrder
+from pellucid.data.order import Order
 from pellucid.evaluate import Perplexity, evaluate_split
 from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
@@ -65,7 +65,7 @@ class Session:
 
     run: RunDirectory
     plan: Plan
-    order: TrainingOrder
+    order: Order
     objective: Objective
     data: OpenedData
     console: Console
@@ -81,7 +81,7 @@ class Session:
         cls,
         run: RunDirectory,
         plan: Plan,
-        order: TrainingOrder,
+        order: Order,
         data: OpenedData,
         console: Console,
         *,
@@ -150,8 +150,7 @@ class Session:
         )
         start = self.start_facts()
         self.console.print(
-            f"run {self.run.path}: {start.parameters:,} parameters, {self.data.shards.train.tokens:,} training "
-            f"tokens ({self.order.windows_per_epoch / plan.batch_windows:,.1f} steps an epoch), vocabulary "
+            f"run {self.run.path}: {start.parameters:,} parameters, {self._amount_of_data()}, vocabulary "
             f"{self.model.vocab_size:,} (ln = {math.log(self.model.vocab_size):.2f})",
         )
         with storage_errors(self.run.path):
@@ -161,8 +160,16 @@ class Session:
             finally:
                 interrupt.restore()
                 self.metrics.close()
+                self.data.shards.close()
         stopped_by = interrupt.received if end.reason == "interrupted" else None
         return RunResult(self.run.path, end, self.last_sample, stopped_by)
+
+    def _amount_of_data(self) -> str:
+        train = self.data.shards.train
+        if not train.is_complete:
+            return f"training tokens from a stream of {len(train.shards):,} shards"
+        steps_per_epoch = self.order.windows_per_epoch / self.plan.batch_windows
+        return f"{train.tokens:,} training tokens ({steps_per_epoch:,.1f} steps an epoch)"
 
     def start_facts(self) -> StartFacts:
         plan, config = self.plan, self.plan.config.train
@@ -200,7 +207,7 @@ class Session:
             model=dict(self.model.named_parameters()),
             tokenizer=self.data.tokenizer,
             train_tensors=state.tensors(),
-            train_values={**state.values(), "data": self.data.shards.manifest.fingerprint},
+            train_values={**state.values(), "data": self.data.shards.fingerprint},
         )
         checkpoint.save(layout.step_directory(self.run.path, state.step), contents)
         self.run.mark_latest(state.step)

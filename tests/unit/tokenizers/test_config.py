@@ -5,7 +5,7 @@ from pellucid.config import Config, from_tree, key_paths, members, override, to_
 from pellucid.errors import ConfigError, TokenizerError
 from pellucid.tokenizers import ByteConfig, CharConfig, GPT2Config, TokenizerConfig, build
 
-KINDS = {"byte", "char", "gpt2", "p50k_base", "cl100k_base", "o200k_base"}
+KINDS = {"byte", "char", "gpt2", "p50k_base", "cl100k_base", "o200k_base", "huggingface"}
 
 
 class Data(Config):
@@ -41,7 +41,16 @@ def test_a_config_survives_the_trip_through_a_tree() -> None:
 
 def test_every_key_has_a_path() -> None:
     below = {path.removeprefix("data.tokenizer.") for path in key_paths(Run) if path.startswith("data.tok")}
-    assert below == {"kind", "special_tokens", "alphabet", "max_ranks", "ranks_file"}
+    assert below == {
+        "kind",
+        "special_tokens",
+        "alphabet",
+        "max_ranks",
+        "ranks_file",
+        "path",
+        "revision",
+        "end_of_text",
+    }
 
 
 @pytest.mark.parametrize("value", ["gpt3", {"kind": "gpt3"}])

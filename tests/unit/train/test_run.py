@@ -55,7 +55,7 @@ def test_a_run_leaves_its_config_facts_environment_and_checkpoints(train_tiny):
     result = train_tiny()
     assert result.directory.as_posix() == "runs/debug-001"
     assert {path.name for path in result.directory.iterdir()} == {
-        "config.toml", "metrics.jsonl", "environment.json", "checkpoints", "latest", "best",
+        "config.toml", "metrics.jsonl", "environment.json", "data.json", "checkpoints", "latest", "best",
     }  # fmt: skip
     assert [fact["event"] for fact in read_facts(result.directory / "metrics.jsonl")] == [
         "start", *["step"] * 4, "evaluation", *["step"] * 4, "evaluation", "end",

@@ -36,7 +36,7 @@ class Objective(Protocol):
         """T, the same in every batch."""
         ...
 
-    def extents(self, split: Split) -> tuple[int, ...]:
+    def extents(self, split: Split) -> Sequence[int]:
         """What the split's order is made from: the tokens of its shards, or its number of pairs.
 
         Raises DataError when the split does not hold what the objective needs.
@@ -70,7 +70,7 @@ class RunningText:
     def __init__(self, seq_len: int) -> None:
         self.seq_len = seq_len
 
-    def extents(self, split: Split) -> tuple[int, ...]:
+    def extents(self, split: Split) -> Sequence[int]:
         return split.shard_tokens
 
     def order(
@@ -82,6 +82,7 @@ class RunningText:
             seed=seed,
             shuffle_shards=shuffle_shards,
             tokens_per_epoch=tokens_per_epoch,
+            is_known=split.is_complete,
         )
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from rich.console import Console
 from rich.text import Text
 
 from pellucid.generate.text import printable
+from pellucid.runtime.console import StatusLine
 from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
 from pellucid.train.hooks.base import Hook
-
-_TERMINAL_S, _LOG_S = 0.2, 10.0
 
 
 class Progress(Hook):
@@ -19,8 +16,7 @@ class Progress(Hook):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self._every = _TERMINAL_S if console.is_terminal else _LOG_S
-        self._shown = 0.0
+        self._status = StatusLine(console)
         self._speed: float | None = None
         self._tokens: int | None = None
         self._steps: int | None = None
@@ -36,14 +32,11 @@ class Progress(Hook):
             speed = (facts.tokens - self._tokens) / max(facts.step_seconds, 1e-9)
             self._speed = speed if self._speed is None else 0.95 * self._speed + 0.05 * speed
         self._tokens = facts.tokens
-        now = time.monotonic()
-        if now - self._shown >= self._every:
-            self._shown = now
-            self._show(self._line(facts))
+        self._status.show(self._line(facts))
         return Request.NOTHING
 
     def on_evaluation(self, facts: EvaluationFacts) -> Request:
-        self._clear()
+        self._status.clear()
         best = "  (best so far)" if facts.is_best else ""
         self.console.print(
             f"evaluation at step {facts.step:,}: loss {facts.val_loss:.4f}, perplexity "
@@ -52,15 +45,15 @@ class Progress(Hook):
         return Request.NOTHING
 
     def on_end(self, facts: EndFacts) -> None:
-        self._clear()
+        self._status.clear()
         self.console.print(
             f"{facts.reason} after {facts.step:,} steps, {facts.tokens:,} tokens, {duration(facts.elapsed_seconds)}; "
-            f"peak memory {facts.peak_memory_bytes / 2**30:.2f} GiB",
+            f"peak memory {facts.peak_memory_bytes / 2**30:.2f} GiB, waited for data {facts.waited_share:.1%} of the time",
         )
 
     def sample(self, text: str) -> None:
         """Show a sample of text, indented."""
-        self._clear()
+        self._status.clear()
         for line in printable(text).split("\n"):
             self.console.print(Text("  │ " + line, style="dim"))
 
@@ -79,18 +72,6 @@ class Progress(Hook):
         if done <= 0:
             return ""
         return f"{duration((1 - facts.progress) * spent / done)} left"
-
-    def _show(self, line: str) -> None:
-        if self.console.is_terminal:
-            width = self.console.width - 1
-            self.console.file.write("\r\x1b[K" + line[:width])
-            self.console.file.flush()
-        else:
-            self.console.print(line)
-
-    def _clear(self) -> None:
-        if self.console.is_terminal:
-            self.console.file.write("\r\x1b[K")
 
 
 def duration(seconds: float) -> str:

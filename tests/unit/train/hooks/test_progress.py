@@ -26,7 +26,7 @@ def screen():
     def make(*, is_terminal: bool):
         text = io.StringIO()
         progress = Progress(Console(file=text, force_terminal=is_terminal, width=200))
-        progress._every = 0.0
+        progress._status._every = 0.0
         return progress, text
 
     return make

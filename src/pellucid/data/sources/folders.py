@@ -1,0 +1,126 @@
+"""The paths that a user writes → files: one file, a folder, a pattern, or standard input."""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from pellucid.config import nearest
+from pellucid.data.sources.compression import COMPRESSIONS
+from pellucid.data.sources.formats import Kind, kind_of
+from pellucid.data.sources.stored import LocalFile, StoredFile
+from pellucid.errors import DataError
+from pellucid.runtime.files import storage_errors
+
+STANDARD_INPUT = "-"
+
+READABLE = (
+    "a .txt or .md file (one document), a .jsonl file (one JSON object with the text a line), or .json, .csv, .tsv "
+    "or .parquet"
+)
+
+
+class Found(NamedTuple):
+    """Files of one path, in the order in which they are read."""
+
+    name: str
+    """The last part of the path."""
+    files: tuple[tuple[StoredFile, Kind], ...]
+    holder: object = None
+    """What keeps the files alive."""
+
+
+def find(path: str, file_format: str | None = None) -> Found:
+    """The files behind a path. Hidden files and folders are passed over, and those that no format reads.
+
+    Raises DataError when there is none, or when one is empty or cannot be read.
+    """
+    if path == STANDARD_INPUT:
+        return _standard_input(file_format)
+    root = Path(path).expanduser()
+    reads_unknown = file_format
+    try:
+        if root.is_dir():
+            base, there, reads_unknown = root, root.rglob("*"), None
+        elif not root.exists() and glob.has_magic(str(root)):
+            base = _fixed_part(root)
+            pattern = root.relative_to(base).as_posix()
+            there = base.glob(f"{pattern}/*" if pattern.endswith("**") else pattern)
+        else:
+            base, there = root.parent, iter([_one(root, file_format)])
+        is_one = not root.is_dir() and root.exists()
+        names = {file.relative_to(base).as_posix(): file for file in there if file.is_file()}
+        visible = sorted(name for name in names if is_one or not _is_hidden(name))
+        kinds = [(name, kind) for name in visible if (kind := kind_of(name, reads_unknown)) is not None]
+        if not kinds:
+            raise _nothing(root, visible)
+        files = tuple((_local(names[name], name), kind) for name, kind in kinds)
+    except OSError as error:
+        raise DataError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
+    return Found(root.absolute().name, files)
+
+
+def _one(path: Path, file_format: str | None) -> Path:
+    """A path that was named and is no folder. Raises DataError when it cannot be read."""
+    if not path.exists():
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise DataError(f"{path}: no such file or folder{nearest(path.name, beside)}")
+    if not path.is_file():
+        raise DataError(f"{path}: neither a file nor a folder; name {READABLE}, or a folder of them")
+    if kind_of(path.name, file_format) is None:
+        suffixes = "".join(path.suffixes[-2:]) if path.suffix.lower() in COMPRESSIONS else path.suffix
+        came = f"a {suffixes} file" if suffixes else "a file without a suffix"
+        raise DataError(
+            f"{path}: {came} cannot be read; convert it to {READABLE}, or name the format that it has with "
+            "data.file_format, --format"
+        )
+    return path
+
+
+def _local(path: Path, name: str) -> LocalFile:
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path}: the file is empty; remove it, or put text into it")
+    return LocalFile(path, name, str(path), size)
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder above the first part of a pattern that can stand for several names."""
+    while glob.has_magic(str(pattern)):
+        pattern = pattern.parent
+    return pattern
+
+
+def _nothing(root: Path, names: Sequence[str]) -> DataError:
+    where = "in this folder" if root.is_dir() else "fits this pattern"
+    kinds = Counter(PurePath(name).suffix or "without a suffix" for name in names)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "nothing"
+    return DataError(
+        f"{root}: no .txt or .jsonl file {where} (found: {found}), and none of another kind that can be read; convert "
+        f"to {READABLE}"
+    )
+
+
+def _standard_input(file_format: str | None) -> Found:
+    """Standard input as a temporary file, which goes when nothing holds it any more."""
+    kind = kind_of("-", file_format or "txt")
+    assert kind is not None
+    folder = tempfile.TemporaryDirectory(prefix="pellucid-", ignore_cleanup_errors=True)
+    path = Path(folder.name) / "stdin"
+    with storage_errors(path), path.open("wb") as spool:
+        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError("standard input: is empty; pipe text into it")
+    file = LocalFile(path, "stdin", "standard input", size)
+    return Found("stdin", ((file, kind),), folder)
