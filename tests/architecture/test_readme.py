@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.cli.main import main
+from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.model.stats import count_parameters, on_meta
 from pellucid.presets import RUNS, run_preset
@@ -58,7 +59,6 @@ def test_readme_states_the_presets_true_sizes() -> None:
         run = run_preset(name)
         config = run.model
         if config.vocab_size is None:
-            text = BuiltinSource("shakespeare").documents
-            tokenizer = run.data.tokenizer.build(lambda text=text: (document.text for document in text()))
+            tokenizer = run.data.tokenizer.build(lambda: texts(BuiltinSource("shakespeare")))
             config = config.model_copy(update={"vocab_size": tokenizer.vocab_size})
         assert f"{count_parameters(on_meta(config)).total / 1e6:.1f}" == millions, name

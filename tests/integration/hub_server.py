@@ -17,6 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -55,19 +56,25 @@ class Faults:
     retry_after_s: int = 0
     stall_s: float = 1.0
     most_stalls: int = 1
+    cut_at: int | None = None
+    """Cut a body after so many bytes, and not at random."""
+    only: str = ""
+    """A pattern of the paths that fail."""
     happened: Counter[str] = field(default_factory=Counter[str])
     _in_a_row: int = 0
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
 
-    def draw(self) -> str | None:
-        """What happens to the next request; None: nothing."""
+    def draw(self, path: str) -> str | None:
+        """What happens to the next request; None: nothing. A redirection that gets through ends no row of faults."""
+        if not re.search(self.only, path):
+            return None
         kind = self.random.choice(self.kinds) if self.random.random() < self.share else None
         if kind == "stall" and self.happened["stall"] >= self.most_stalls:
             kind = "cut"
         if kind is None or self._in_a_row >= self.most_in_a_row:
-            self._in_a_row = 0
+            self._in_a_row *= path.endswith(".parquet")
             return None
         self._in_a_row += 1
         self.happened[kind] += 1
@@ -107,6 +114,7 @@ class HubServer:
         self.lock = threading.Lock()
         self._commits: dict[tuple[str, str], Files] = {}
         self._branches: dict[tuple[str, str], str] = {}
+        self._blobs: dict[str, bytes] = {}
         for name, files in repositories.items():
             self.commit(name, files)
         self._server: _Server | None = None
@@ -117,6 +125,7 @@ class HubServer:
         repository, _, branch = name.partition("@")
         digest = hashlib.sha1(repr(sorted(files.items())).encode(), usedforsecurity=False).hexdigest()
         self._commits[repository, digest] = dict(files)
+        self._blobs |= {_sha256(data): data for data in files.values()}
         self._branches[repository, branch or "main"] = digest
         return digest
 
@@ -164,8 +173,7 @@ class HubServer:
         return self._commits[repository, commit]
 
     def blob(self, sha256: str) -> bytes | None:
-        every = (data for files in self._commits.values() for data in files.values())
-        return next((data for data in every if hashlib.sha256(data).hexdigest() == sha256), None)
+        return self._blobs.get(sha256)
 
 
 class _Server(ThreadingHTTPServer):
@@ -220,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         hub, path = self.server.hub, urlsplit(self.path).path
         with hub.lock:
-            self.fault = hub.faults.draw() if hub.faults else None
+            self.fault = hub.faults.draw(path) if hub.faults else None
             if hub.gone_after is not None:
                 self.fault = "no answer" if hub.gone_after <= 0 else self.fault
                 hub.gone_after -= 1
@@ -305,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.endswith(".parquet"):
             self._send_file(data, headers)
             return
-        digest = hashlib.sha256(data).hexdigest()
+        digest = _sha256(data)
         headers |= {
             "X-Linked-Size": str(len(data)),
             "X-Linked-ETag": f'"{digest}"',
@@ -369,7 +377,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             return
         if self.fault == "cut" and faults:
-            self.wfile.write(body[: faults.random.randrange(len(body) + 1)])
+            at = faults.random.randrange(len(body) + 1) if faults.cut_at is None else faults.cut_at
+            self.wfile.write(body[:at])
             self._break()
         else:
             self.wfile.write(body)
@@ -388,9 +397,15 @@ def _entry(path: str, data: bytes) -> dict[str, Any]:
     """As a tree lists a file; Parquet files are kept in LFS, and have a SHA-256."""
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(data), "oid": _git_id(data)}
     if path.endswith(".parquet"):
-        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        entry["lfs"] = {"oid": _sha256(data), "size": len(data), "pointerSize": 134}
     return entry
 
 
+@lru_cache(maxsize=256)
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@lru_cache(maxsize=256)
 def _git_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pellucid import checkpoint
+from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.train.hooks.metrics import read_facts
 
@@ -88,6 +89,6 @@ def test_the_built_in_corpus_is_learned(
     ]
     with capsys.disabled():
         print(f"\n{objective}: {scores[-1]['bits_per_byte']:.3f} bits/byte after {seconds:.0f} s")
-    text = "".join(document.text for document in BuiltinSource("shakespeare").documents()).encode()
+    text = "".join(texts(BuiltinSource("shakespeare"))).encode()
     shares = [count / len(text) for count in Counter(text).values()]
     assert scores[-1]["bits_per_byte"] < -sum(share * math.log2(share) for share in shares) - 0.25

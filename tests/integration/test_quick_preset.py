@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.presets import run_preset
 from pellucid.train.hooks.metrics import read_facts
@@ -108,9 +109,9 @@ class Texts:
 
     @classmethod
     def of_the_corpus(cls) -> "Texts":
-        (document,) = BuiltinSource("shakespeare").documents()
-        border = int(len(document.text) * 0.9)
-        return cls(document.text[:border], document.text[border:])
+        text = "".join(texts(BuiltinSource("shakespeare")))
+        border = int(len(text) * 0.9)
+        return cls(text[:border], text[border:])
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,27 @@ from pellucid.tokenizers import CharTokenizer, HuggingFaceTokenizer, Tokenizer, 
 from pellucid.tokenizers.tokenizer_json import to_tokenizer_json
 from pellucid.tokenizers.training import train_bpe
 
-MARKS = ["<|endoftext|>", "<pad>", "<|endof", "text|>", "<pad", "  ", "\n\n", " \n ", "'ll", "'LL", "hello", "123"]
+MARKS = [
+    "<|endoftext|>",
+    "<pad>",
+    "<|endof",
+    "text|>",
+    "<pad",
+    "  ",
+    "\n\n",
+    " \n ",
+    "'ll",
+    "'LL",
+    "hello",
+    "123",
+]
 texts = st.lists(st.text() | st.sampled_from(MARKS)).map("".join)
 quickly = settings(max_examples=60, deadline=None)
 
-CORPUS = ["hello, hello; the end of the text is not the end: don't, we'll, 123 123 日本 日本\n\n", "<pad>" * 9] * 3
+CORPUS = [
+    "hello, hello; the end of the text is not the end: don't, we'll, 123 123 日本 日本\n\n",
+    "<pad>" * 9,
+] * 3
 
 
 @cache

@@ -7,10 +7,13 @@ The journal is written after the bytes that it vouches for have reached the disk
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,7 @@ class Assembler:
     """Writes the shards of both sides. Blocks come in the order of the source, whoever encoded them."""
 
     def __init__(self, directory: Path, journal: Journal) -> None:
+        _write_journal(directory, journal)  # first: what is beside a journal is known to be ours
         self._directory, self._recipe, self._division = directory, journal.recipe, journal.division
         self.next = Place(*journal.next)
         """The place in the source after the last block."""
@@ -138,14 +142,13 @@ class Assembler:
             left_out=dict(self._faults.counts),
             first_left_out=dict(self._faults.first),
         )
-        write_atomic(self._directory / JOURNAL, journal.model_dump_json(exclude_defaults=True))
+        _write_journal(self._directory, journal)
         self._saved_shards = journal.finished_shards
 
     def finish(self) -> Manifest:
         """Close the last shards. The manifest is returned, and not written yet."""
         train, val = (side.finish() for side in self.sides.values())
         self.close()
-        (self._directory / _SEEN).unlink(missing_ok=True)
         return Manifest(
             **dict(self._recipe),
             train=train,
@@ -169,11 +172,21 @@ def remove_unfinished(directory: Path) -> None:
     for split in SPLITS:
         for file in directory.glob(f"{split}-*"):
             file.unlink()
-    for file in (*directory.glob(f"{_SEEN}*"), *directory.glob(f".*{ASIDE_SUFFIX}"), directory / JOURNAL):
-        file.unlink(missing_ok=True)
     shutil.rmtree(directory / TOKENIZER, ignore_errors=True)
+    remove_journal(directory)
     with suppress(OSError):
         directory.rmdir()
+
+
+def remove_journal(directory: Path) -> None:
+    """Remove what a preparation needs only until its manifest is there; the journal itself last."""
+    for pattern in (f"{_SEEN}*", f".*{ASIDE_SUFFIX}", JOURNAL):
+        for file in directory.glob(pattern):
+            file.unlink(missing_ok=True)
+
+
+def _write_journal(directory: Path, journal: Journal) -> None:
+    write_atomic(directory / JOURNAL, journal.model_dump_json(exclude_defaults=True))
 
 
 class _Side:
@@ -245,25 +258,39 @@ class _Seen:
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS seen (digest BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID"
-        )
-        self._database.execute("BEGIN")
+        with _full_disk_said():
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS seen (digest BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID"
+            )
+            self._database.execute("BEGIN")
 
     def add(self, digests: NDArray[np.void], *, first_number: int) -> NDArray[np.bool_]:
         """For each document, numbered in steps of two, whether it is new."""
         data, execute = digests.tobytes(), self._database.execute
         is_new = np.ones(len(digests), dtype=np.bool_)
-        for index in range(len(digests)):
-            key, number = data[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES], first_number + 2 * index
-            if execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, number)).rowcount == 0:
-                (stored,) = execute("SELECT number FROM seen WHERE digest = ?", (key,)).fetchone()
-                is_new[index] = stored == number
+        with _full_disk_said():
+            for index in range(len(digests)):
+                key, number = data[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES], first_number + 2 * index
+                if execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, number)).rowcount == 0:
+                    (stored,) = execute("SELECT number FROM seen WHERE digest = ?", (key,)).fetchone()
+                    is_new[index] = stored == number
         return is_new
 
     def commit(self) -> None:
-        self._database.execute("COMMIT")
-        self._database.execute("BEGIN")
+        with _full_disk_said():
+            self._database.execute("COMMIT")
+            self._database.execute("BEGIN")
 
     def close(self) -> None:
         self._database.close()
+
+
+@contextmanager
+def _full_disk_said() -> Generator[None]:
+    """Turn SQLite's words for a full disk into the operating system's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname != "SQLITE_FULL":
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error

@@ -225,7 +225,7 @@ class TrainingOrder:
     def _draw_block(self, epoch: int, block: int) -> _Block:
         shards = self._shards_of(epoch, block)
         shard_ends = list(accumulate(self._windows(self.shard_tokens[shard]) for shard in shards))
-        firsts = [derive(self._seed, "first window", epoch, s) % self.shard_tokens[s] for s in shards]
+        firsts = [derive(self._seed, "first window", epoch, s) % max(1, self.shard_tokens[s]) for s in shards]
         return _Block(
             shards,
             shard_ends,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock, Timeout
 
-from pellucid.data.assembly import Assembler, Journal, read_journal, remove_unfinished
+from pellucid.data.assembly import Assembler, Journal, read_journal, remove_journal, remove_unfinished
 from pellucid.data.encoding import (
     BlockEncoder,
     Division,
@@ -84,36 +84,32 @@ def prepare(
     )
     if workers < 1:
         raise ConfigError(f"workers: wanted at least 1, not {workers}")
-    if is_prepared(out):
-        return _reuse(out, recipe)
-    _require_free(out)
+    if (made := already_prepared(out, recipe)) is not None:
+        return made
     require_writable(out.parent)
-    with _locked(out):
-        if is_prepared(out):  # another process was faster
-            return _reuse(out, recipe)
-        journal = _begun(out, recipe)
+    with locked(out):
+        if (made := already_prepared(out, recipe)) is not None:  # another process was faster
+            return made
+        require_free(out)
+        journal = begun(out, recipe)
         if journal is None:
-            survey = _survey(source, recipe)
-            encoder = _encoder(tokenizer, source, survey.sample)
-            expected = _expected_bytes(source, recipe, encoder, survey.sample)
+            seen = survey(source, recipe)
+            encoder = encoder_for(tokenizer, source, seen.sample)
+            expected = expected_bytes(source, recipe, encoder, seen.sample)
             require_space(out, expected, purpose=f"preparing {source.name}")
-            journal = Journal(recipe=recipe, division=(survey.division.rule, survey.division.limit))
+            journal = Journal(recipe=recipe, division=(seen.division.rule, seen.division.limit))
         else:
-            encoder = _encoder(tokenizer, source, sample_of(source))
-            _log.info("%s: going on after %s bytes of the source", out, f"{journal.source_bytes:,}")
+            encoder = encoder_for(tokenizer, source, sample_of(source))
         _log.info("%s", encoder.note)
-        with storage_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            return _make(
-                source,
-                tokenizer,
-                encoder,
-                out,
-                journal,
-                workers=workers,
-                report=progress,
-                save_every_s=save_every_s,
-            )
+        return assemble(
+            partial(_encoded_here, source, tokenizer, encoder, recipe, out, workers),
+            tokenizer,
+            out,
+            journal,
+            total_bytes=source.size_bytes,
+            report=progress,
+            save_every_s=save_every_s,
+        )
 
 
 def plan(
@@ -166,7 +162,7 @@ def encoding_of(recipe: Recipe, division: Division) -> Encoding:
 # The directory --------------------------------------------------------------------------------------
 
 
-def _require_free(out: Path) -> None:
+def require_free(out: Path) -> None:
     """Raise DataError unless `out` is new, empty, or holds nothing but a preparation of ours."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: a file is in the way; name a directory that does not exist yet")
@@ -178,20 +174,25 @@ def _require_free(out: Path) -> None:
         )
 
 
-def _reuse(out: Path, recipe: Recipe) -> Manifest:
+def already_prepared(out: Path, recipe: Recipe) -> Manifest | None:
+    """The manifest of a prepared directory; None where `out` is none. Raises DataError for another recipe's."""
+    if not is_prepared(out):
+        return None
     manifest = open_shards(out).manifest
     if manifest.key != recipe.key:
         raise DataError(
             f"{out}: holds data prepared in another way; name another directory:{_differences(manifest, recipe)}"
         )
+    remove_journal(out)  # where a kill came after the manifest
     _log.info("%s: already prepared from the same source and tokenizer; used as it is", out)
     return manifest
 
 
-def _begun(out: Path, recipe: Recipe) -> Journal | None:
+def begun(out: Path, recipe: Recipe) -> Journal | None:
     """The journal to go on from. Another preparation is removed where it has finished no shard yet."""
     journal = read_journal(out)
     if journal is not None and journal.recipe.key == recipe.key:
+        _log.info("%s: going on after %s bytes of the source", out, f"{journal.source_bytes:,}")
         return journal
     if journal is not None and journal.finished_shards:
         raise DataError(
@@ -207,7 +208,7 @@ def _differences(found: Recipe, asked: Recipe) -> str:
 
 
 @contextmanager
-def _locked(out: Path) -> Generator[None]:
+def locked(out: Path) -> Generator[None]:
     """Only one process prepares `out`; another waits, and then finds it prepared."""
     path = out.with_name(f".{out.name}.lock")
     with storage_errors(path):
@@ -228,43 +229,62 @@ def _locked(out: Path) -> Generator[None]:
 # The work -------------------------------------------------------------------------------------------
 
 
-def _make(
-    source: Source,
+def assemble(
+    encoded: Callable[[Assembler], Generator[EncodedBlock]],
     tokenizer: Tokenizer,
-    encoder: Encoder,
     out: Path,
     journal: Journal,
     *,
-    workers: int,
-    report: Report | None,
-    save_every_s: float,
+    total_bytes: int,
+    report: Report | None = None,
+    save_every_s: float = 10.0,
 ) -> Manifest:
-    assembler = Assembler(out, journal)
-    try:
-        assembler.save()
-        tokenizer.save(out / TOKENIZER)
-        clock = Clock(assembler, source.size_bytes)
-        settings = encoding_of(journal.recipe, assembler.division)
-        with _workers(source, tokenizer, encoder, settings, out, workers) as encode_in_order:
-            for block in encode_in_order(source.blocks(assembler.next, whole=not tokenizer.cuts_at_words)):
-                assembler.add(block)
-                if assembler.has_new_shard or clock.since_saved_s > save_every_s:
-                    assembler.save()
-                    clock.saved()
-                if report is not None:
-                    report(clock.progress())
-        manifest = assembler.finish()
-        write_manifest(out, manifest)
-        fsync_directory(out)
-        (out / JOURNAL).unlink(missing_ok=True)
-    except (PellucidError, OSError):
-        assembler.close()
-        if not assembler.has_shards:
-            remove_unfinished(out)
-        raise
-    finally:
-        assembler.close()
-    return manifest
+    """Write the shards of encoded blocks, then the manifest. The caller has `out` locked.
+
+    encoded: gives the blocks of the source from the assembler's `next` on, in order. Raises what it raises, and
+    StorageError; what was finished stays, and where no shard was, nothing is left.
+    """
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        assembler = Assembler(out, journal)
+        try:
+            tokenizer.save(out / TOKENIZER)
+            clock = Clock(assembler, total_bytes)
+            with closing(encoded(assembler)) as blocks:
+                for block in blocks:
+                    assembler.add(block)
+                    if assembler.has_new_shard or clock.since_saved_s > save_every_s:
+                        assembler.save()
+                        clock.saved()
+                    if report is not None:
+                        report(clock.progress())
+            manifest = assembler.finish()
+            write_manifest(out, manifest)
+            fsync_directory(out)
+            remove_journal(out)
+        except (PellucidError, OSError):
+            assembler.close()
+            if not assembler.has_shards:
+                remove_unfinished(out)
+            raise
+        finally:
+            assembler.close()
+        return manifest
+
+
+def _encoded_here(
+    source: Source,
+    tokenizer: Tokenizer,
+    encoder: Encoder,
+    recipe: Recipe,
+    out: Path,
+    workers: int,
+    assembler: Assembler,
+) -> Generator[EncodedBlock]:
+    """The blocks that the assembler needs next, encoded on this machine."""
+    settings = encoding_of(recipe, assembler.division)
+    with _workers(source, tokenizer, encoder, settings, out, workers) as encode_in_order:
+        yield from encode_in_order(source.blocks(assembler.next, whole=not tokenizer.cuts_at_words))
 
 
 @contextmanager
@@ -283,7 +303,7 @@ def _workers(
             yield partial(in_order, encode=encode_there, executor=executor, workers=workers)
 
 
-def _encoder(tokenizer: Tokenizer, source: Source, sample: tuple[str, ...]) -> Encoder:
+def encoder_for(tokenizer: Tokenizer, source: Source, sample: tuple[str, ...]) -> Encoder:
     """The fastest one that is equal on the sample; where there is little to encode, the tokenizer's own."""
     if source.size_bytes < _TOO_FEW_BYTES:
         return Encoder(
@@ -296,7 +316,7 @@ def _encoder(tokenizer: Tokenizer, source: Source, sample: tuple[str, ...]) -> E
 
 
 @dataclass(frozen=True)
-class _Survey:
+class Survey:
     """What was seen of the source before anything was encoded."""
 
     division: Division
@@ -304,7 +324,7 @@ class _Survey:
     """The first texts, or the beginning of the first."""
 
 
-def _survey(source: Source, recipe: Recipe) -> _Survey:
+def survey(source: Source, recipe: Recipe) -> Survey:
     """Find the border between the sides. Reads one running text once, of documents as many as that takes."""
     fraction = recipe.split.val_fraction
     if recipe.split.rule == "tail":
@@ -316,8 +336,8 @@ def _survey(source: Source, recipe: Recipe) -> _Survey:
                 f"{first.where}: {length:,} characters cannot be split with a validation part of {fraction}; give "
                 "more text or another data.val_fraction"
             )
-        return _Survey(Division("tail", border), sample_of(source))
-    return _Survey(Division("content-hash", _hash_limit(source, fraction)), sample_of(source))
+        return Survey(Division("tail", border), sample_of(source))
+    return Survey(Division("content-hash", _hash_limit(source, fraction)), sample_of(source))
 
 
 def sample_of(source: Source) -> tuple[str, ...]:
@@ -358,7 +378,7 @@ def _hash_limit(source: Source, val_fraction: float) -> int:
     return lowest + 1 if lowest >= limit else highest
 
 
-def _expected_bytes(source: Source, recipe: Recipe, encoder: Encoder, sample: tuple[str, ...]) -> int:
+def expected_bytes(source: Source, recipe: Recipe, encoder: Encoder, sample: tuple[str, ...]) -> int:
     """What the shards will take, from the source's sizes and the sample's ids, and a tenth more."""
     ids, _ = encoder.encode_batch(sample)
     sample_bytes = sum(len(text.encode()) for text in sample)

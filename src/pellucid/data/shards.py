@@ -16,6 +16,7 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -428,10 +429,11 @@ class _HashedFile:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk: what is lost was not synced, so nobody counts on it
+            self._file.close()
 
     def finish(self) -> str:
         self.sync()
-        self.close()
+        self._file.close()
         self._partial.replace(self._path)
         return self._hash.hexdigest()

@@ -187,6 +187,12 @@ class Stream:
     def num_shards(self) -> int:
         return len(self._portions)
 
+    @property
+    def bytes_here(self) -> int:
+        """What the ids of the training shards that are here take on the disk."""
+        with self._lock:
+            return sum(ids.nbytes for ids in self._mapped.values())
+
     def verify(self) -> None:
         """Compare the hashes of everything that is here with the ledger. Raises DataError naming the file."""
         assert self._ledger.val is not None
@@ -406,9 +412,8 @@ class Stream:
         """Remove shards, the one unused for longest first, until so many bytes more fit the budget."""
         with self._lock:
             while self._mapped:
-                taken = sum(ids.nbytes for ids in self._mapped.values())
                 oldest = next(iter(self._mapped))
-                if taken + coming_bytes <= self._settings.cache_bytes or oldest == besides:
+                if self.bytes_here + coming_bytes <= self._settings.cache_bytes or oldest == besides:
                     return
                 del self._mapped[oldest]
                 for suffix in (".bin", ".starts"):

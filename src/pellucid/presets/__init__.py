@@ -50,6 +50,19 @@ RUNS: dict[str, Preset] = {
         "runs.tinystories:tinystories_22m",
         "quick",
     ),
+    "tinystories": Preset(
+        "22M parameters on TinyStories, fetched from the hub: 1 GB", "runs.tinystories:tinystories", "quick"
+    ),
+    "edu-fineweb": Preset(
+        "31M parameters on FineWeb-Edu, streamed from the hub: 100M tokens",
+        "runs.edu_fineweb:edu_fineweb",
+        "edu-fineweb-quick",
+    ),
+    "edu-fineweb-quick": Preset(
+        "14M parameters on FineWeb-Edu, streamed from the hub: 10M tokens",
+        "runs.edu_fineweb:edu_fineweb_quick",
+        "debug",
+    ),
     "sota-16m": Preset("16M parameters, GPT-2 vocabulary, 1,000 steps", "runs.sota:sota_16m", "quick"),
     "sota-125m": Preset(
         "the full mode: 124M parameters, GPT-2 vocabulary", "runs.sota:sota_125m", "sota-16m"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -138,7 +138,7 @@ def _read(file: Path) -> Tree:
 
 
 class HuggingFaceTokenizer(BaseTokenizer):
-    """A tokenizer.json, run by the `tokenizers` library; its ids are the library's, special tokens aside.
+    """A tokenizer.json, run by the `tokenizers` library, whose ids it gives.
 
     `tree` is the file's content. A special token in a text is ordinary text, as everywhere here
     (`encode_special_tokens`), and none is added by a post-processor; padding, truncation and dropout are off.
@@ -209,7 +209,7 @@ class HuggingFaceTokenizer(BaseTokenizer):
     # The library does not pickle what is set on it, and each process makes its own
 
     def __getstate__(self) -> Tree:
-        return {key: value for key, value in self.__dict__.items() if not key.startswith("_library")}
+        return {key: value for key, value in vars(self).items() if not key.startswith("_library")}
 
     @cached_property
     def _library(self) -> Any:
@@ -311,12 +311,12 @@ def _cuts_at_words(tree: Tree) -> bool:
         known.append([{**split, "pattern": {"Regex": pattern}}, {**byte_level, "use_regex": False}])
     cuts = _parts(tree.get("pre_tokenizer"))
     seen = [{key: value for key, value in cut.items() if key != "trim_offsets"} for cut in cuts]
-    whole = any(
+    takes_space = any(
         token.get("lstrip") or token.get("rstrip") or any(c.isspace() for c in token["content"])
         for token in tree.get("added_tokens", [])
         if not token.get("special")
     )
-    return not list(_parts(tree.get("normalizer"))) and seen in known and not whole
+    return not list(_parts(tree.get("normalizer"))) and seen in known and not takes_space
 
 
 _BYTES = {chr(code): byte for code, byte in _stand_ins().items()}
@@ -329,7 +329,7 @@ def _byte_level_bytes(token: str) -> bytes:
         return token.encode()
 
 
-def _speller(decoder: Any) -> Any:
+def _speller(decoder: Any) -> Callable[[str], bytes]:
     """From a token to its bytes, for what is not byte-level."""
     spaces, falls_back, wordpiece, suffix = set[str](), False, None, None
     for part in _parts(decoder):

@@ -20,8 +20,18 @@ def test_text_becomes_shards_that_a_run_is_trained_on(cli, tiny, corpus, workdir
 def test_json_gives_the_counts(cli, corpus, workdir):
     result = cli("prepare", corpus, "--out", "shards", "--json").json
     assert result["directory"] == "shards"
-    assert result["train"] == {"documents": 1, "tokens": 18_000, "bytes": 18_000}
-    assert result["val"] == {"documents": 1, "tokens": 2_000, "bytes": 2_000}
+    assert result["train"] == {
+        "documents": 1,
+        "tokens": 18_000,
+        "bytes": 18_000,
+        "shards": 1,
+        "bytes_per_token": 1.0,
+        "median_tokens": 18_000,
+        "longest_tokens": 18_000,
+        "duplicates": 0,
+        "windows": {"256": 70, "1024": 17, "4096": 4},
+    }
+    assert (result["val"]["tokens"], result["val"]["bytes"], result["left_out"]) == (2_000, 2_000, {})
     assert len(result["fingerprint"]) == 64
 
 

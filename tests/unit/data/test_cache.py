@@ -12,7 +12,7 @@ from pellucid.data.cache import cache_folder, prepare_cached
 from pellucid.data.config import DataConfig
 from pellucid.data.prepare import prepare
 from pellucid.data.shards import open_shards
-from pellucid.data.sources import open_source
+from pellucid.data.sources import Reading, open_source
 from pellucid.errors import ConfigError, DataError
 from pellucid.tokenizers import ByteConfig, ByteTokenizer, CharConfig, GPT2Config
 
@@ -48,9 +48,11 @@ def test_whatever_changes_the_shards_has_a_place_of_its_own(jsonl: Jsonl, storie
         prepare_cached(str(path), ByteConfig(special_tokens=("<|pad|>",))),
         prepare_cached(str(path), CharConfig()),
         prepare_cached(str(path), ByteConfig(), val_fraction=0.2),
-        prepare_cached(str(jsonl(stories, field="story")), ByteConfig(), text_field="story"),
+        prepare_cached(str(path), ByteConfig(), deduplicate=True),
+        prepare_cached(str(path), ByteConfig(), reading=Reading(errors="skip")),
+        prepare_cached(str(jsonl(stories, field="story")), ByteConfig(), reading=Reading("story")),
     }
-    assert len(places) == 5
+    assert len(places) == 7
 
 
 def test_an_argument_goes_before_the_variable_and_the_variable_before_the_platform(
@@ -136,19 +138,18 @@ def test_a_directory_prepared_with_another_tokenizer_is_refused(
 def test_pairs_are_prepared_into_the_cache_and_wanted_of_a_prepared_directory(
     tmp_path: Path, jsonl: Jsonl, stories: list[str], pair_lines: Jsonl
 ) -> None:
-    fields = ("source", "target")
-    out = prepare_cached(
-        str(pair_lines([("abc", f"xyz{n}") for n in range(9)])), CharConfig(), pair_fields=fields
-    )
+    pairs = Reading(pair_fields=("source", "target"))
+    path = pair_lines([("abc", f"xyz{n}") for n in range(9)])
+    out = prepare_cached(str(path), CharConfig(), reading=pairs)
     assert open_shards(out).train.is_paired
     assert open_shards(out).manifest.vocab_size == len(set("abcxyz012345678")) + 1  # targets' characters too
-    assert prepare_cached(str(out), pair_fields=fields) == out
+    assert prepare_cached(str(out), reading=pairs) == out
     assert prepare_cached(str(out)) == out
     single = prepare_cached(str(jsonl(stories)), ByteConfig())
     with pytest.raises(
         DataError, match=f"^{single}: was prepared as single texts, and data.objective.kind 'paired'"
     ):
-        prepare_cached(str(single), pair_fields=fields)
+        prepare_cached(str(single), reading=pairs)
 
 
 # Processes

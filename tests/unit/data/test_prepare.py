@@ -1,8 +1,12 @@
+import gzip
+import hashlib
 import itertools
 import json
 import logging
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +15,16 @@ import numpy as np
 import pytest
 
 from pellucid import tokenizers
+from pellucid.data import prepare as prepare_module
 from pellucid.data.encoding import encode_with_special, pieces
+from pellucid.data.inspection import report
 from pellucid.data.manifest import Manifest, SplitRule
-from pellucid.data.prepare import content_hash, plan, prepare
-from pellucid.data.shards import ShardSet, Split, open_shards
-from pellucid.data.sources import open_source
+from pellucid.data.prepare import plan, prepare
+from pellucid.data.progress import Progress
+from pellucid.data.shards import ShardSet, ShardWriter, Split, open_shards
+from pellucid.data.sources import content, open_source, parquet
+from pellucid.data.sources import documents as documents_of
+from pellucid.data.sources import text as text_files
 from pellucid.errors import ConfigError, DataError, StorageError, TokenizerError
 from pellucid.runtime import files as runtime_files
 from pellucid.tokenizers import ByteTokenizer, CharTokenizer
@@ -37,6 +46,17 @@ def documents(split: Split) -> list[str]:
     return [ByteTokenizer().decode(part) for part in parts]
 
 
+def content_hash(*texts: str) -> int:
+    """As `SplitRule` tells it."""
+    return int.from_bytes(hashlib.sha256("\0".join(texts).encode()).digest()[:8], "little")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, hidden ones too."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
 def offsets(split: Split) -> list[int]:
     return [0, *np.cumsum(split.shard_tokens).tolist()[:-1]]
 
@@ -50,7 +70,7 @@ def prepared(path: Path | str, out: Path, **options: Any) -> ShardSet:
 
 
 def test_the_built_in_corpus_is_split_as_nanogpt_splits_it(tmp_path: Path) -> None:
-    (text,) = (document.text for document in open_source("builtin:shakespeare").documents())
+    (text,) = (document.text for document in documents_of(open_source("builtin:shakespeare"), whole=True))
     shards = prepared("builtin:shakespeare", tmp_path / "out")
     border = int(len(text) * 0.9)
     assert ids(shards.train) == list(text[:border].encode())
@@ -142,24 +162,27 @@ def test_the_tokenizer_is_saved_beside_the_ids(tmp_path: Path) -> None:
     assert saved.decode(shards.train.shards[0]) == "abcabcabc"
 
 
-def test_threads_do_not_change_the_result(tmp_path: Path, jsonl: Jsonl, stories: list[str]) -> None:
-    tokenizer = tokenizers.build({"kind": "gpt2", "max_ranks": 1000})
-    one = prepared(jsonl(stories), tmp_path / "one", tokenizer=tokenizer)
-    two = prepared(jsonl(stories), tmp_path / "two", tokenizer=tokenizer, num_threads=2)
-    assert one.manifest == two.manifest
-
-
-def test_progress_ends_at_the_size_of_the_source(tmp_path: Path, jsonl: Jsonl, stories: list[str]) -> None:
+def test_progress_ends_at_the_size_of_the_source(
+    tmp_path: Path, jsonl: Jsonl, stories: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "BLOCK_BYTES", 200)
     source = open_source(jsonl(stories))
-    calls: list[tuple[int, int]] = []
-    prepare(source, ByteTokenizer(), tmp_path / "out", progress=lambda *call: calls.append(call))
-    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
-    assert calls[-1] == (source.size_bytes, source.size_bytes)
-    assert 0 < calls[0][0] < source.size_bytes
+    calls: list[Progress] = []
+    manifest = prepare(source, ByteTokenizer(), tmp_path / "out", progress=calls.append)
+    assert [call.source_bytes for call in calls] == sorted(call.source_bytes for call in calls)
+    first, last = calls[0], calls[-1]
+    assert last.source_bytes == last.source_bytes_here == last.total_bytes == source.size_bytes
+    assert (last.share, last.seconds_left) == (1, 0)
+    assert 0 < first.source_bytes < source.size_bytes
+    assert first.seconds_left
+    assert last.documents == last.documents_here == manifest.train.documents + manifest.val.documents == 42
+    assert last.tokens == manifest.train.tokens + manifest.val.tokens
+    assert last.text_bytes == last.text_bytes_here == sum(map(len, stories))
+    assert str(last).startswith("100%: 42 documents, 0.0 MB, ")
 
 
 def test_a_long_text_is_encoded_in_pieces_to_the_ids_of_the_whole(tmp_path: Path) -> None:
-    (text,) = (document.text for document in open_source("builtin:shakespeare").documents())
+    (text,) = (document.text for document in documents_of(open_source("builtin:shakespeare"), whole=True))
     tokenizer = tokenizers.build({"kind": "gpt2", "max_ranks": 1000})
     batches: list[Sequence[str]] = []
     encode_batch = tokenizer.encode_batch
@@ -170,7 +193,7 @@ def test_a_long_text_is_encoded_in_pieces_to_the_ids_of_the_whole(tmp_path: Path
 
     tokenizer.encode_batch = watched  # type: ignore[method-assign]
     shards = prepared("builtin:shakespeare", tmp_path / "out", tokenizer=tokenizer)
-    assert len(batches[0]) > 1
+    assert len(batches[-2]) == 4  # of a quarter of a million characters; the last is of validation
     assert ids(shards.train) == tokenizer.encode(text[: int(len(text) * 0.9)]).tolist()
 
 
@@ -341,7 +364,7 @@ def test_special_tokens_in_single_texts_are_plain_text(tmp_path: Path, jsonl: Js
 
 @pytest.mark.parametrize("texts", [MARKED, MARKED[:1], [""], ["", *MARKED, ""], []])
 def test_many_texts_are_encoded_as_each_is(texts: list[str]) -> None:
-    ids, offsets = encode_with_special(SENTINELS, texts)
+    ids, offsets = encode_with_special(SENTINELS, SENTINELS.encode_batch, texts)
     assert (ids.dtype, offsets.dtype) == (np.uint32, np.int64)
     assert [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)] == [
         SENTINELS.encode(text, allow_special=True).tolist() for text in texts
@@ -373,11 +396,11 @@ def test_pairs_need_a_mark_where_they_end(tmp_path: Path, pair_lines: Jsonl) -> 
 
 
 def test_progress_counts_both_texts_of_a_pair(tmp_path: Path, pair_lines: Jsonl) -> None:
-    path, seen = pair_lines(PAIRS), []
-    prepared_pairs(path, tmp_path / "out", progress=lambda done, total: seen.append((done, total)))
-    size = path.stat().st_size
-    assert seen[-1] == (size, size)
-    assert size - 2 * len(PAIRS) <= seen[-2][0] <= size  # each text's share is rounded down
+    path, seen = pair_lines(PAIRS), list[Progress]()
+    prepared_pairs(path, tmp_path / "out", progress=seen.append)
+    assert (seen[-1].source_bytes, seen[-1].total_bytes) == (path.stat().st_size,) * 2
+    assert seen[-1].documents == 2 * len(PAIRS)
+    assert seen[-1].text_bytes == sum(len(text) for pair in PAIRS for text in pair)
 
 
 # An `out` that exists
@@ -505,15 +528,46 @@ def test_a_full_disk_is_found_before_anything_is_written(
 def test_a_disk_that_fills_while_writing_leaves_nothing(
     tmp_path: Path, jsonl: Jsonl, stories: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, tokenizer = jsonl(stories), ByteTokenizer()
+    path = jsonl(stories)
 
-    def full(texts: Sequence[str], **options: int) -> Any:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tokenizer, "encode_batch", full)
+    monkeypatch.setattr(ShardWriter, "write", full)
     with pytest.raises(StorageError, match="no space left on device; nothing that was there is lost"):
-        prepared(path, tmp_path / "out", tokenizer=tokenizer)
+        prepared(path, tmp_path / "out")
     assert left(tmp_path) == [path.name]
+
+
+def test_a_disk_that_fills_after_a_shard_costs_no_finished_shard(
+    tmp_path: Path, jsonl: Jsonl, stories: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "BLOCK_BYTES", 200)
+    path, out = jsonl(stories), tmp_path / "out"
+    prepared(path, tmp_path / "whole", shard_tokens=100)
+    write, count = ShardWriter.write, itertools.count()
+
+    def full(*words: Any) -> None:
+        if next(count) == 9:
+            raise OSError(28, "No space left on device")
+        write(*words)
+
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="no space left on device"):
+        patch.setattr(ShardWriter, "write", full)
+        prepared(path, out, shard_tokens=100)
+    journal = json.loads((out / "unfinished.json").read_text())
+    finished = {
+        file: (file.stat().st_ino, file.stat().st_mtime_ns)
+        for record in journal["train"]["writer"]["finished"]
+        for file in out.glob(f"{record['name']}.*")
+    }
+    assert len(finished) >= 4
+    assert not (out / "manifest.json").exists()
+    with pytest.raises(DataError, match="not a prepared directory"):
+        open_shards(out)
+    prepared(path, out, shard_tokens=100)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in finished} == finished
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path, jsonl: Jsonl, stories: list[str]) -> None:
@@ -540,21 +594,348 @@ def test_a_read_only_directory(tmp_path: Path, jsonl: Jsonl, stories: list[str])
 
 
 def test_the_slower_of_two_uses_what_the_faster_made(
-    tmp_path: Path, jsonl: Jsonl, stories: list[str]
+    tmp_path: Path, jsonl: Jsonl, stories: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     path, out = jsonl(stories), tmp_path / "out"
-    overtaken = ByteTokenizer()
     results: list[Manifest] = []
-    encode_batch = overtaken.encode_batch
+    slower = threading.Thread(
+        target=lambda: results.append(prepare(open_source(path), ByteTokenizer(), out)), daemon=True
+    )
 
-    def overtake(texts: Sequence[str], **options: int) -> Any:
-        if not results:
-            results.append(prepare(open_source(path), ByteTokenizer(), out))
-        return encode_batch(texts, **options)
+    def begin_the_slower(progress: Progress) -> None:
+        slower.start()
+        deadline = time.monotonic() + 30
+        while "another process is preparing it; waiting" not in caplog.text:
+            assert time.monotonic() < deadline, "it did not wait"
+            time.sleep(0.001)
 
-    overtaken.encode_batch = overtake  # type: ignore[method-assign]
-    assert prepare(open_source(path), overtaken, out) == results[0]
+    with caplog.at_level(logging.INFO, logger="pellucid"):
+        first = prepare(open_source(path), ByteTokenizer(), out, progress=begin_the_slower)
+        slower.join(30)
+    assert results == [first]
+    assert "used as it is" in caplog.text
     assert sorted(left(tmp_path)) == ["out", path.name]
+
+
+# Sources, workers, blocks: the same bytes
+
+WORDS = [f"{number}: Ünï {'☃ ' * (number % 5)}{'word ' * (number % 11)}end" for number in range(120)]
+
+
+def write_source(folder: Path, kind: str) -> Path:
+    """The words as a file of some kind."""
+    folder.mkdir(exist_ok=True)
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in WORDS).encode()
+    path = folder / kind
+    if kind.endswith(".parquet"):
+        arrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(
+            arrow.table({"text": WORDS}), path, row_group_size=17
+        )
+    elif kind.endswith(".jsonl.gz"):
+        path.write_bytes(gzip.compress(lines, mtime=0))
+    elif kind.endswith(".jsonl"):
+        path.write_bytes(lines)
+    elif kind == "marked.txt":
+        path.write_text("<|endoftext|>".join(WORDS), encoding="utf-8")
+    else:
+        path.write_text("\n".join(WORDS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(content, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(parquet, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(text_files, "PIECE_BYTES", 300)
+
+
+def reading_of(kind: str) -> dict[str, Any]:
+    return {"document_marker": "<|endoftext|>"} if kind == "marked.txt" else {}
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("kind", ["a.jsonl", "a.jsonl.gz", "marked.txt", "plain.txt", "a.parquet"])
+def test_neither_workers_nor_their_kind_nor_blocks_change_a_byte(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_source(tmp_path / "data", kind)
+    tokenizer = tokenizers.build({"kind": "gpt2", "max_ranks": 1000})
+
+    def made(name: str, workers: int) -> dict[str, bytes]:
+        calls: list[Progress] = []
+        source = open_source(path, **reading_of(kind))
+        prepare(source, tokenizer, tmp_path / name, workers=workers, shard_tokens=150, progress=calls.append)
+        assert len(calls) > 5, "the blocks are not tiny"
+        open_shards(tmp_path / name).verify()
+        return contents(tmp_path / name)
+
+    one = made("one", 1)
+    assert {name.split("/")[0].split("-")[0] for name in one} == {
+        "manifest.json",
+        "tokenizer",
+        "train",
+        "val",
+    }
+    assert json.loads(one["manifest.json"])["train"]["tokens"] > 10 * 150
+    assert made("two threads", 2) == made("three threads", 3) == one
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_FEW_BYTES", 0)
+        assert made("two processes", 2) == one
+        if kind == "a.jsonl":
+            assert made("three processes", 3) == one
+    for name in ("BLOCK_BYTES", "PIECE_BYTES"):
+        monkeypatch.setattr(content if name == "BLOCK_BYTES" else text_files, name, 1 << 20)
+    source = open_source(path, **reading_of(kind))
+    prepare(source, tokenizer, tmp_path / "large blocks", shard_tokens=150)
+    assert contents(tmp_path / "large blocks") == one
+    assert sorted(left(tmp_path)) == sorted(
+        ["data", "one", "two threads", "three threads", "two processes", "large blocks"]
+        + ["three processes"] * (kind == "a.jsonl")
+    )
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("kind", ["a.jsonl", "a.jsonl.gz", "marked.txt", "a.parquet"])
+def test_the_kind_of_file_does_not_change_the_ids(tmp_path: Path, kind: str) -> None:
+    source = open_source(write_source(tmp_path / "data", kind), **reading_of(kind))
+    prepare(source, ByteTokenizer(), tmp_path / "out")
+    shards = open_shards(tmp_path / "out")
+    train = [text for text in WORDS if content_hash(text) / 2**64 >= 0.1]
+    assert documents(shards.train) == [f"{text}<|endoftext|>" for text in train]
+    assert shards.manifest.train.longest == max(len(text.encode()) + 1 for text in train)
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("kind", ["gpt2", "byte", "whole"])
+def test_one_text_in_pieces_has_the_ids_of_both_its_sides(tmp_path: Path, kind: str) -> None:
+    """The border between the sides lies inside a piece, and may lie inside a word."""
+    text = "\n".join(WORDS)
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    tokenizer = tokenizers.build({"kind": "gpt2", "max_ranks": 1000} if kind != "byte" else "byte")
+    tokenizer.cuts_at_words = kind != "whole"
+    pieces = len(list(open_source(tmp_path / "a.txt").blocks(whole=kind == "whole")))
+    assert (pieces == 1) == (kind == "whole")
+    for number, fraction in enumerate((0.9, 0.501, 0.13, 0.1)):
+        shards = prepared(
+            tmp_path / "a.txt",
+            tmp_path / str(number),
+            tokenizer=tokenizer,
+            val_fraction=fraction,
+            shard_tokens=99,
+        )
+        border = int(len(text) * (1 - fraction))
+        assert ids(shards.train) == tokenizer.encode(text[:border]).tolist()
+        assert ids(shards.val) == tokenizer.encode(text[border:]).tolist()
+        for split, record in ((shards.train, shards.manifest.train), (shards.val, shards.manifest.val)):
+            assert [start for starts in split.starts for start in starts.tolist()] == [0]
+            assert (record.documents, record.longest) == (1, record.tokens)
+        assert shards.manifest.train.bytes == len(text[:border].encode())
+
+
+# What is left out
+
+
+def test_what_is_left_out_is_counted_by_reason_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "BLOCK_BYTES", 100)
+    lines = [json.dumps({"text": text}).encode() for text in WORDS[:40]]
+    lines[3:3] = [b'{"text": ""}', b'{"text": "\xff\xfe"}']
+    lines[20:20] = [b"not JSON", b'{"story": "no text"}', b'{"text": ""}', b'{"text": "\xff"}']
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(DataError, match=r"a\.jsonl, line 5: not a text file: byte .* is 0xff, not UTF-8"):
+        prepared(path, tmp_path / "out")
+
+    def made(name: str, workers: int) -> Manifest:
+        source = open_source(path, errors="skip")
+        return prepare(source, ByteTokenizer(), tmp_path / name, workers=workers, val_fraction=0.3)
+
+    manifest = made("out", 1)
+    assert manifest.left_out == {"empty": 2, "no such field": 1, "not JSON": 1, "not UTF-8": 2}
+    assert list(manifest.left_out) == sorted(manifest.left_out)
+    begin = len(b"\n".join(lines[:3])) + 1
+    assert manifest.first_left_out["empty"] == f"{path}, byte {begin:,}"
+    assert manifest.train.documents + manifest.val.documents == 40
+    assert open_shards(tmp_path / "out").manifest == manifest == made("two", 2)
+    assert report(open_shards(tmp_path / "out"))["left_out"]["not UTF-8"] == {
+        "documents": 2,
+        "first": f"{path}, byte {begin + 13:,}",
+    }
+    assert "left_out" not in json.loads((tmp_path / "out/manifest.json").read_text())["source"]
+
+
+def test_what_is_replaced_is_counted_and_written(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": text}).encode() for text in WORDS[:40]]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([*lines, b'{"text": "a\xffb"}']) + b"\n")
+    source = open_source(path, errors="replace")
+    manifest = prepare(source, ByteTokenizer(), tmp_path / "out")
+    shards = open_shards(tmp_path / "out")
+    assert manifest.left_out == {"not UTF-8 (replaced)": 1}
+    assert "a\ufffdb<|endoftext|>" in documents(shards.train) + documents(shards.val)
+    assert manifest.train.documents + manifest.val.documents == 41
+
+
+# Equal documents
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_first_of_equal_documents_is_kept(tmp_path: Path, jsonl: Jsonl, workers: int) -> None:
+    texts = [*WORDS[:50], *WORDS[10:60], WORDS[0], WORDS[0], WORDS[99]]
+    first = list(dict.fromkeys(texts))
+    path = jsonl(texts)
+    shards = prepared(path, tmp_path / "out", deduplicate=True, workers=workers, shard_tokens=200)
+    assert contents(tmp_path / "out").keys() >= {"manifest.json", "train-00003.bin"}
+    train, val = (
+        [text.removesuffix("<|endoftext|>") for text in documents(s)] for s in (shards.train, shards.val)
+    )
+    assert train == [text for text in first if content_hash(text) / 2**64 >= 0.1]
+    assert val == [text for text in first if content_hash(text) / 2**64 < 0.1]
+    manifest = shards.manifest
+    assert manifest.train.documents + manifest.val.documents == len(first) == 61
+    assert manifest.train.duplicates + manifest.val.duplicates == len(texts) - 61
+    assert manifest.train.bytes == sum(len(text.encode()) for text in train)
+    assert manifest.train.longest == max(len(text.encode()) + 1 for text in train)
+    assert not [name for name in contents(tmp_path / "out") if "seen" in name]
+    assert report(shards)["train"]["duplicates"] == manifest.train.duplicates > 0
+
+    unlike = prepared(path, tmp_path / "all", shard_tokens=200)
+    assert unlike.manifest.key != manifest.key
+    assert unlike.manifest.train.duplicates == 0
+    with pytest.raises(DataError, match="deduplicated: True there, False asked for"):
+        prepared(path, tmp_path / "out", shard_tokens=200)
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+def test_pairs_are_equal_when_both_their_texts_are(tmp_path: Path, pair_lines: Jsonl) -> None:
+    pairs = [*PAIRS[:20], *PAIRS[5:30], ("question 1", "another answer"), PAIRS[1]]
+    shards = prepared_pairs(
+        pair_lines(pairs), tmp_path / "out", deduplicate=True, val_fraction=0.3, shard_tokens=50
+    )
+    first = list(dict.fromkeys(pairs))
+    assert pairs_of(shards.train) == [pair for pair in first if content_hash(*pair) / 2**64 >= 0.3]
+    assert pairs_of(shards.val) == [pair for pair in first if content_hash(*pair) / 2**64 < 0.3]
+    manifest = shards.manifest
+    assert manifest.train.documents + manifest.val.documents == 2 * len(first)
+    assert manifest.train.duplicates + manifest.val.duplicates == len(pairs) - len(first)
+
+
+# An unfinished preparation
+
+
+class StopError(Exception):
+    """A preparation is cut short in a way that nothing inside it expects."""
+
+
+def cut_short(path: Path, out: Path, after: int, **options: Any) -> None:
+    count = itertools.count(1)
+
+    def stop(progress: Progress) -> None:
+        if next(count) == after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        prepare(open_source(path), ByteTokenizer(), out, progress=stop, **options)
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+def test_an_unfinished_preparation_is_gone_on_with(
+    tmp_path: Path, jsonl: Jsonl, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, out = jsonl(WORDS), tmp_path / "out"
+    prepared(path, tmp_path / "whole", shard_tokens=500)
+    cut_short(path, out, 8, shard_tokens=500, save_every_s=0)
+    assert (out / "unfinished.json").is_file()
+    calls: list[Progress] = []
+    with caplog.at_level(logging.INFO, logger="pellucid"):
+        prepare(open_source(path), ByteTokenizer(), out, shard_tokens=500, progress=calls.append)
+    assert "out: going on after " in caplog.text
+    assert calls[0].source_bytes > 8 * 300 > calls[0].source_bytes_here
+    assert calls[-1].documents == len(WORDS) > calls[-1].documents_here
+    assert calls[-1].source_bytes == path.stat().st_size
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+def test_an_unfinished_preparation_of_something_else_is_refused_where_it_has_shards(
+    tmp_path: Path, jsonl: Jsonl
+) -> None:
+    path, out = jsonl(WORDS), tmp_path / "out"
+    cut_short(path, out, 8, shard_tokens=200)
+    before = contents(out)
+    with pytest.raises(DataError) as caught:
+        prepared(path, out, shard_tokens=300, val_fraction=0.2)
+    message = str(caught.value)
+    assert message.startswith(f"{out}: holds an unfinished preparation of something else, with ")
+    assert "shard_tokens: 200 there, 300 asked for" in message
+    assert "split: content-hash 0.1 there, content-hash 0.2 asked for" in message
+    assert contents(out) == before
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+def test_an_unfinished_preparation_of_something_else_without_a_shard_is_replaced(
+    tmp_path: Path, jsonl: Jsonl
+) -> None:
+    path, out = jsonl(WORDS), tmp_path / "out"
+    cut_short(path, out, 8, save_every_s=0, deduplicate=True)
+    assert {name.split(".")[0] for name in contents(out)} >= {"train-00000", "seen", "unfinished"}
+    prepared(path, out, shard_tokens=300, val_fraction=0.2)
+    prepared(path, tmp_path / "whole", shard_tokens=300, val_fraction=0.2)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("tiny_blocks")
+@pytest.mark.parametrize("shard", ["train-00000.bin.partial", "train-00000.starts.partial"])
+def test_a_shard_shorter_than_the_journal_says_is_not_gone_on_with(
+    tmp_path: Path, jsonl: Jsonl, shard: str
+) -> None:
+    path, out = jsonl(WORDS), tmp_path / "out"
+    cut_short(path, out, 8, save_every_s=0)
+    (out / shard).write_bytes(b"")
+    with pytest.raises(DataError, match=rf"{shard}: shorter than unfinished\.json beside it says; remove"):
+        prepared(path, out)
+
+
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"recipe": 1}'])
+def test_a_journal_that_cannot_be_read_is_begun_anew(
+    tmp_path: Path, jsonl: Jsonl, stories: list[str], broken: bytes
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "unfinished.json").write_bytes(broken)
+    (out / "train-00000.bin.partial").write_bytes(b"abc")
+    prepared(jsonl(stories), out)
+    prepared(jsonl(stories), tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+# Large and odd documents
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_documents_without_a_character_are_counted_and_not_written(
+    tmp_path: Path, jsonl: Jsonl, workers: int
+) -> None:
+    shards = prepared(jsonl(["", *WORDS, "", ""]), tmp_path / "out", workers=workers)
+    assert shards.manifest.left_out == {"empty": 3}
+    assert shards.manifest.train.documents + shards.manifest.val.documents == len(WORDS)
+    assert (np.diff(shards.train.bounds) > 1).all()
+
+
+@pytest.mark.slow
+def test_a_line_of_50_megabytes(tmp_path: Path) -> None:
+    path, long = tmp_path / "a.jsonl", "word " * 10_000_000
+    lines = [json.dumps({"text": text}) for text in ("before", long, "after")]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shards = prepared(path, tmp_path / "out", workers=2, val_fraction=0.5)
+    assert shards.manifest.train.tokens + shards.manifest.val.tokens == len(long) + len("beforeafter") + 3
+    longest = max((shards.train, shards.val), key=lambda split: split.tokens)
+    assert (shards.manifest.train.longest, shards.manifest.val.longest).count(len(long) + 1) == 1
+    begin = int(longest.bounds[np.diff(longest.bounds).argmax()])
+    assert longest.read(begin, begin + len(long)).astype(np.uint8).tobytes() == long.encode()
 
 
 # Torch

@@ -57,10 +57,13 @@ def test_the_listing_names_every_preset_once_and_keeps_runs_and_models_apart():
 
 @pytest.mark.parametrize("name", [name for name in EVERY_RUN if (MODELS | RUNS)[name].quick])
 def test_the_quick_sibling_is_another_run_preset_of_less_work(name):
-    def work(config) -> int:
-        assert config.train.steps is not None
+    def work(config) -> float:
         model = config.model.model_copy(update={"vocab_size": config.model.vocab_size or 257})
-        return config.train.steps * config.train.batch_tokens * count_parameters(on_meta(model)).non_embedding
+        if config.train.steps is not None:
+            tokens = config.train.steps * config.train.batch_tokens
+        else:
+            tokens = config.train.epochs * config.data.tokens_per_epoch
+        return tokens * count_parameters(on_meta(model)).non_embedding
 
     sibling = run_preset(name, quick=True)
     assert sibling == run_preset((MODELS | RUNS)[name].quick)

@@ -107,7 +107,23 @@ def test_a_tokenizer_json_is_compared_with_the_library_of_its_format(gpt2: Token
             "normalizer (NFC)",
         ),
         ({"type": "Whitespace"}, None, "pre-tokenizer of Whitespace"),
+        (
+            {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated", "invert": False},
+            None,
+            "pre-tokenizer of Split",
+        ),
         (None, None, "pre-tokenizer of None"),
+        (
+            {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Whitespace"},
+                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+                ],
+            },
+            None,
+            "pre-tokenizer of Whitespace, ByteLevel",
+        ),
     ],
 )
 def test_other_rules_stay_with_their_library(
@@ -120,6 +136,15 @@ def test_other_rules_stay_with_their_library(
     encoder = fastest_encoder(build({"kind": "huggingface", "path": str(tmp_path)}))
     assert (encoder.name, encoder.is_accelerated) == ("tokenizers", False)
     assert reason in encoder.note
+
+
+def test_other_models_stay_with_their_library(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab={"a": 0, "b": 1}, unk_token="a"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.save(str(tmp_path / "tokenizer.json"))
+    encoder = fastest_encoder(build({"kind": "huggingface", "path": str(tmp_path)}))
+    assert encoder.note == "tokenizers: a model of type WordLevel, which fastokens is not asked to do"
 
 
 @pytest.mark.parametrize("kind", ["byte", {"kind": "char", "alphabet": "ab"}])

@@ -14,7 +14,8 @@ from pellucid.runtime.extras import require
 
 COMPRESSIONS = (".gz", ".zst", ".xz")
 
-_CHUNK_BYTES = 1 << 16
+_STORED_BYTES = 1 << 12  # at once: what is stored so small can be thousands of times as much
+_SKIPPED_BYTES = 1 << 20
 
 
 class _Decompressor(Protocol):
@@ -92,12 +93,12 @@ class Contents:
         if self._codec is None:
             self._raw.seek(position)
             self.position = position
-        while self.position < position and self.read(min(_CHUNK_BYTES * 16, position - self.position)):
+        while self.position < position and self.read(min(_SKIPPED_BYTES, position - self.position)):
             pass
 
     def _fill(self, codec: _Codec) -> bool:
         """Decompress some more; False at the end."""
-        data = self._waiting or read_all(self._raw, _CHUNK_BYTES)
+        data = self._waiting or read_all(self._raw, _STORED_BYTES)
         self._waiting = b""
         if not data:
             if self._stream is not None:

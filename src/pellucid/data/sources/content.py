@@ -14,6 +14,9 @@ from pellucid.errors import DataError
 BLOCK_BYTES = 1 << 22
 """About how many bytes of contents a block has; a longer document makes it longer."""
 
+LONGEST_BYTES = 1 << 30
+"""The most that a record may have where one that is not closed would go on to the end of the file."""
+
 BOM = b"\xef\xbb\xbf"
 
 REPLACED = "not UTF-8 (replaced)"
@@ -206,11 +209,16 @@ def part_blocks(entry: Entry, separator: Separator, parser: Parser, part: int, p
 
 
 def streamed(
-    entry: Entry, cut: Cut, start: int = 0, block_bytes: int | None = None
+    entry: Entry,
+    cut: Cut,
+    start: int = 0,
+    *,
+    block_bytes: int | None = None,
+    longest_bytes: int | None = None,
 ) -> Iterator[tuple[Stretch, bytes, int]]:
     """(stretch, its bytes, how many stored bytes it took), of contents that are read from `start` to the end.
 
-    Raises DataError for contents without a byte.
+    Raises DataError for contents without a byte, and where no border comes within the longest that may be.
     """
     wanted = BLOCK_BYTES if block_bytes is None else block_bytes
     with reading(entry.file), Contents(entry.file, entry.compression) as contents:
@@ -223,6 +231,11 @@ def streamed(
                 more = contents.read(size - len(data)) if size > len(data) else b""
                 data, ended = data + more, len(data) + len(more) < size
                 border, size = cut(data, wanted), size * 2
+                if border is None and longest_bytes is not None and len(data) > longest_bytes:
+                    raise DataError(
+                        f"{entry.file.where}, byte {start:,}: no record ends in {len(data):,} bytes from here on: is a "
+                        "quotation mark or a bracket not closed? Repair the file"
+                    )
             if ended and border is None:
                 border = cut(data, wanted) or len(data)
             assert border is not None

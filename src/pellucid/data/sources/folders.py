@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
@@ -115,12 +117,24 @@ def _standard_input(file_format: str | None) -> Found:
     """Standard input as a temporary file, which goes when nothing holds it any more."""
     kind = kind_of("-", file_format or "txt")
     assert kind is not None
-    folder = tempfile.TemporaryDirectory(prefix="pellucid-", ignore_cleanup_errors=True)
-    path = Path(folder.name) / "stdin"
-    with storage_errors(path), path.open("wb") as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+    spool = _Spool()
+    path = spool.folder / "stdin"
+    with storage_errors(path), path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
     size = path.stat().st_size
     if size == 0:
         raise DataError("standard input: is empty; pipe text into it")
-    file = LocalFile(path, "stdin", "standard input", size)
-    return Found("stdin", ((file, kind),), folder)
+    return Found("stdin", ((LocalFile(path, "stdin", "standard input", size), kind),), spool)
+
+
+class _Spool:
+    """A temporary folder that goes when nothing holds this any more, and at the end of the process."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="pellucid-"))
+        weakref.finalize(self, _remove, self.folder, os.getpid())
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # and not in a process that was forked from it
+        shutil.rmtree(folder, ignore_errors=True)

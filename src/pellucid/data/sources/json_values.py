@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pellucid.data.sources.base import Block, Document, Faults, Reading
 from pellucid.data.sources.compression import Contents
-from pellucid.data.sources.content import BOM, Entry, Stretch, Unusable, block_of, streamed
+from pellucid.data.sources.content import BOM, LONGEST_BYTES, Entry, Stretch, Unusable, block_of, streamed
 from pellucid.data.sources.json_lines import JsonRecords
 from pellucid.data.sources.stored import reading as reading_file
 from pellucid.errors import DataError
@@ -164,6 +164,6 @@ class JsonValues:
             except _BrokenError as error:
                 raise _broken(Stretch(entry, at, at + len(data), is_last=False), error) from None
 
-        for stretch, data, took in streamed(entry, cut, start):
+        for stretch, data, took in streamed(entry, cut, start, longest_bytes=LONGEST_BYTES):
             at = stretch.stop
             yield block_of(stretch, data, took, parser)

@@ -170,11 +170,13 @@ class Parquet:
             self._require_columns(entry, file.schema_arrow)
             metadata = file.metadata
             groups = metadata.num_row_groups
-            row, stop = 0, (part + 1) * groups // parts
+            # Rounded up, so that the first part is never empty where a file has fewer row groups than parts.
+            begin, stop = (-(-border * groups // parts) for border in (part, part + 1))
+            row = 0
             total = metadata.num_rows
             for group in range(stop):
                 first, row = row, row + metadata.row_group(group).num_rows
-                if group < part * groups // parts or row <= start:
+                if group < begin or row <= start:
                     continue
                 stored, unpacked = self._sizes(metadata.row_group(group))
                 whole = _Rows(entry, self.reading, group, first, row, row == total, stored)

@@ -76,12 +76,17 @@ class Fault(Exception):  # noqa: N818  (no error until patience ends)
 
 
 def client() -> Any:
-    """The package huggingface_hub, or a MissingLibraryError."""
-    hub = require("huggingface_hub", extra="data", purpose="reading a data set of the hub")
-    require("huggingface_hub.errors", extra="data", purpose="reading a data set of the hub")
+    """The package huggingface_hub with the modules that are used, or a MissingLibraryError."""
+    hub = _require("huggingface_hub")
+    for module in ("constants", "errors", "utils"):  # not loaded by themselves in each process
+        _require(f"huggingface_hub.{module}")
     # Else the client fetches a list of agents before its first request, and waits seconds for it without a network.
-    require("huggingface_hub.constants", extra="data", purpose="").HF_HUB_DISABLE_TELEMETRY = True
+    hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     return hub
+
+
+def _require(module: str) -> Any:
+    return require(module, extra="data", purpose="reading a data set of the hub")
 
 
 def endpoint() -> str:
@@ -158,11 +163,11 @@ _WITHOUT = (
 
 def _fault_of(error: Exception, what: str) -> Fault:
     """The fault behind an error of the client. Raises DataError for what waiting does not mend."""
-    httpx, errors = require("httpx2", extra="data", purpose="reading a data set of the hub"), client().errors
+    httpx, errors = _require("httpx2"), client().errors
     if isinstance(error, errors.OfflineModeIsEnabled):
         raise DataError(f"{what}: the hub is not asked, since HF_HUB_OFFLINE is set. {_WITHOUT}") from None
     if isinstance(error, httpx.RequestError) and not isinstance(error, httpx.UnsupportedProtocol):
-        said = " ".join(str(error).split()) or "no more than that"
+        said = " ".join(str(error).split()).rstrip(".") or "no more than that"
         return Fault(f"{type(error).__name__}: {said}", is_answer=isinstance(error, httpx.ProtocolError))
     if not isinstance(error, (errors.HfHubHTTPError, errors.HFValidationError)):
         raise error

@@ -12,6 +12,7 @@ from pellucid.data.sources.base import Block, Document, Faults, Reading
 from pellucid.data.sources.compression import Contents
 from pellucid.data.sources.content import (
     BOM,
+    LONGEST_BYTES,
     REPLACED,
     Entry,
     Stretch,
@@ -180,7 +181,7 @@ class Table:
                 )
         columns = tuple(names.index(name) for name in self.reading.fields)
         line = 1 + _lines_before(entry, start)
-        for stretch, data, took in streamed(entry, rows, start):
+        for stretch, data, took in streamed(entry, rows, start, longest_bytes=LONGEST_BYTES):
             yield block_of(stretch, data, took, _Table(self.reading, rows, len(names), columns, line))
             line += _line_breaks(data)
 

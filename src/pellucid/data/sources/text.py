@@ -98,7 +98,7 @@ class RunningText:
 
     def blocks(self, entry: Entry, start: int = 0) -> Iterator[Block]:
         count = _characters_before(entry, start)
-        for stretch, data, took in streamed(entry, word_end, start, PIECE_BYTES):
+        for stretch, data, took in streamed(entry, word_end, start, block_bytes=PIECE_BYTES):
             yield block_of(stretch, data, took, _Piece(count))
             count += len(data.decode("utf-8", "replace")) - (stretch.start == 0 and data.startswith(BOM))
 

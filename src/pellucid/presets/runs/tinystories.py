@@ -2,13 +2,28 @@
 
 from pellucid.data.config import DataConfig
 from pellucid.optim import CosineConfig
-from pellucid.presets.models import tinystories
+from pellucid.presets.models import tinystories as models
 from pellucid.tokenizers import GPT2Config
 from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
 
 
+TINYSTORIES = "hub:roneneldan/TinyStories"
+"""Eldan & Li 2023, arXiv:2305.07759: two million stories that a four-year-old understands."""
+
+
+def tinystories() -> RunConfig:
+    """`tinystories-22m` on TinyStories itself, from the hub."""
+    run = tinystories_22m()
+    return run.model_copy(
+        update={
+            "data": run.data.model_copy(update={"path": TINYSTORIES, "val_fraction": 0.01}),
+            "run": RunDirectoryConfig(name="tinystories"),
+        }
+    )
+
+
 def tinystories_22m() -> RunConfig:
-    model = tinystories.tinystories_22m()
+    model = models.tinystories_22m()
     assert model.vocab_size is not None
     return RunConfig(
         model=model,

@@ -48,7 +48,8 @@ class Progress(Hook):
         self._status.clear()
         self.console.print(
             f"{facts.reason} after {facts.step:,} steps, {facts.tokens:,} tokens, {duration(facts.elapsed_seconds)}; "
-            f"peak memory {facts.peak_memory_bytes / 2**30:.2f} GiB, waited for data {facts.waited_share:.1%} of the time",
+            f"peak memory {facts.peak_memory_bytes / 2**30:.2f} GiB; {facts.waited_share:.1%} of the time went into "
+            "waiting for data",
         )
 
     def sample(self, text: str) -> None:
