@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pellucid.data.sources import Document, Faults, Source, open_source
@@ -60,12 +60,14 @@ def agree(
         assert in_parts == found
 
 
+@settings(deadline=None)  # files
 @given(TEXTS, st.tuples(SIZES, SIZES), st.booleans())
 def test_json_lines(texts: list[str], sizes: tuple[int, int], ascii_only: bool) -> None:
     lines = [json.dumps({"text": text}, ensure_ascii=ascii_only) for text in texts]
     agree("\n".join(lines).encode(), ".jsonl", sizes, [text for text in texts if text])
 
 
+@settings(deadline=None)  # files
 @given(TEXTS, st.tuples(SIZES, SIZES), st.booleans(), st.sampled_from([None, 1]))
 def test_json(texts: list[str], sizes: tuple[int, int], ascii_only: bool, indent: int | None) -> None:
     wanted = [text for text in texts if text]
@@ -76,6 +78,7 @@ def test_json(texts: list[str], sizes: tuple[int, int], ascii_only: bool, indent
     agree(objects.encode(), ".json", sizes, wanted)
 
 
+@settings(deadline=None)  # files
 @given(TEXTS, st.tuples(SIZES, SIZES), st.sampled_from(["\n", "\r\n"]), st.sampled_from([0, 1]))
 def test_csv_that_is_written_by_the_csv_module(
     texts: list[str], sizes: tuple[int, int], line_end: str, quoting: int
@@ -88,6 +91,7 @@ def test_csv_that_is_written_by_the_csv_module(
     agree(out.getvalue().encode(), ".csv", sizes, [text for text in texts if text])
 
 
+@settings(deadline=None)  # files
 @given(st.text(st.sampled_from('ab",\n\r☃'), max_size=120), st.tuples(SIZES, SIZES))
 @example('"",\n', (1, 1))
 def test_any_csv_is_cut_where_the_csv_module_ends_rows(body: str, sizes: tuple[int, int]) -> None:
@@ -102,6 +106,7 @@ def test_any_csv_is_cut_where_the_csv_module_ends_rows(body: str, sizes: tuple[i
     agree(content.encode(), ".csv", sizes, [text for text in texts if text], errors="skip")
 
 
+@settings(deadline=None)  # files
 @given(TEXTS, st.tuples(SIZES, SIZES), st.sampled_from(["<|endoftext|>", "\n\n", "--", "aba", "é"]))
 def test_text_with_markers(texts: list[str], sizes: tuple[int, int], marker: str) -> None:
     content = marker.join(texts)
@@ -114,6 +119,7 @@ def test_text_with_markers(texts: list[str], sizes: tuple[int, int], marker: str
           document_marker=marker)  # fmt: skip
 
 
+@settings(deadline=None)  # files
 @given(st.lists(TEXT, min_size=1, max_size=30).map("".join), SIZES)
 def test_the_pieces_of_a_running_text(text: str, piece_bytes: int) -> None:
     text = text.replace("\0", "")
@@ -128,6 +134,7 @@ def test_the_pieces_of_a_running_text(text: str, piece_bytes: int) -> None:
             assert read(source, block.begin) == found[number:]
 
 
+@settings(deadline=None)  # files
 @given(st.binary(min_size=1, max_size=200), SIZES, st.sampled_from([".jsonl", ".csv", ".json"]))
 def test_any_bytes_end_in_documents_or_in_a_clear_error(data: bytes, block_bytes: int, suffix: str) -> None:
     for errors in ("strict", "replace", "skip"):
@@ -136,6 +143,7 @@ def test_any_bytes_end_in_documents_or_in_a_clear_error(data: bytes, block_bytes
             assert all(document.text for document in read(source))
 
 
+@settings(deadline=None)  # files
 @given(st.binary(min_size=1, max_size=100), SIZES)
 def test_bytes_that_are_replaced(data: bytes, block_bytes: int) -> None:
     wanted = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").replace("\0", "\ufffd")

@@ -82,12 +82,20 @@ class Assembler:
         self.next = Place(*journal.next)
         """The place in the source after the last block."""
         self.source_bytes = journal.source_bytes
-        self.sides = {name: _Side(directory, name, journal.recipe, getattr(journal, name)) for name in SPLITS}
+        self._seen: _Seen | None = None
+        self.sides: dict[str, _Side] = {}
+        try:
+            for name in SPLITS:
+                self.sides[name] = _Side(directory, name, journal.recipe, getattr(journal, name))
+            if journal.recipe.deduplicated:
+                self._seen = _Seen(directory / _SEEN)
+        except BaseException:
+            self.close()
+            raise
         errors: Errors = journal.recipe.source.errors
         self._faults = Faults(errors)
         self._faults.counts.update(journal.left_out)
         self._faults.first |= journal.first_left_out
-        self._seen = _Seen(directory / _SEEN) if journal.recipe.deduplicated else None
         self._saved_shards = journal.finished_shards
 
     @property
@@ -270,7 +278,10 @@ class _Seen:
         is_new = np.ones(len(digests), dtype=np.bool_)
         with _full_disk_said():
             for index in range(len(digests)):
-                key, number = data[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES], first_number + 2 * index
+                key, number = (
+                    data[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES],
+                    first_number + 2 * index,
+                )
                 if execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (key, number)).rowcount == 0:
                     (stored,) = execute("SELECT number FROM seen WHERE digest = ?", (key,)).fetchone()
                     is_new[index] = stored == number

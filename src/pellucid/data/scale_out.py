@@ -39,7 +39,15 @@ from pellucid import tokenizers
 from pellucid.config import Config, from_tree
 from pellucid.data.assembly import Assembler, Journal
 from pellucid.data.encoding import DIGEST_BYTES, BlockEncoder, Division, EncodedBlock, EncodedSide
-from pellucid.data.manifest import FORMAT_VERSION, TOKENIZER, Manifest, Recipe, sha256_json
+from pellucid.data.manifest import (
+    FORMAT_VERSION,
+    TOKENIZER,
+    Manifest,
+    Recipe,
+    is_prepared,
+    read_manifest,
+    sha256_json,
+)
 from pellucid.data.prepare import (
     SHARD_TOKENS,
     already_prepared,
@@ -136,8 +144,10 @@ class Job:
         asked = range(len(self.portions)) if numbers is None else numbers
         return [number for number in asked if not _is_there(self.part(number), self, number)]
 
-    def encoder(self) -> BlockEncoder:
-        tokenizer = tokenizers.load(self.parts / TOKENIZER)
+    def tokenizer(self) -> Tokenizer:
+        return tokenizers.load(self.parts / TOKENIZER)
+
+    def encoder(self, tokenizer: Tokenizer) -> BlockEncoder:
         encode = fastest_encoder(tokenizer).encode_batch if self.accelerated else tokenizer.encode_batch
         return BlockEncoder(tokenizer, encoding_of(self.recipe, self.division), encode)
 
@@ -234,12 +244,11 @@ def prepare_scaled(
     if isinstance(final, SlurmPipelineExecutor):
         _log.info("%s: submitted; the last Slurm job is %s", job.out, final.job_id)
         return None
-    manifest = already_prepared(job.out, job.recipe)
-    if manifest is None:
+    if not is_prepared(job.out):
         raise WorkerError(
             f"{job.out}: was not assembled; {folder / 'assemble'} says why. Then run the same again"
         )
-    return manifest
+    return read_manifest(job.out)
 
 
 def plan_job(
@@ -347,17 +356,20 @@ class EncodePortions(PipelineStep):
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         missing = self.job.missing(range(rank, len(self.job.portions), world_size))
-        encode = self.job.encoder() if missing else None
+        if not missing:
+            return data
+        tokenizer = self.job.tokenizer()
+        encode = self.job.encoder(tokenizer)
         for number in missing:
-            assert encode is not None
+            blocks = self.job.blocks(number, whole=not tokenizer.cuts_at_words)
             with self.track_time("part"), storage_errors(self.job.parts):
-                self._write(number, encode)
+                self._write(number, blocks, encode)
             self.stat_update("parts")
         return data
 
-    def _write(self, number: int, encode: BlockEncoder) -> None:
+    def _write(self, number: int, blocks: Iterator[Block], encode: BlockEncoder) -> None:
         with _PartWriter(self.job.part(number), self.job, number) as part:
-            for block in self.job.blocks(number, whole=not encode.cuts):
+            for block in blocks:
                 encoded = encode(block)
                 part.write(block.begin, encoded)
                 for side in (encoded.train, encoded.val):
@@ -401,7 +413,7 @@ def _assembled(job: Job) -> Manifest:
             journal = begun(job.out, job.recipe)
             made = assemble(
                 job.encoded,
-                tokenizers.load(job.parts / TOKENIZER),
+                job.tokenizer(),
                 job.out,
                 journal or Journal(recipe=job.recipe, division=(job.division.rule, job.division.limit)),
                 total_bytes=job.source.size_bytes,
@@ -499,11 +511,7 @@ class _PartWriter:
         return self
 
     def write(self, begin: Place, block: EncodedBlock) -> None:
-        arrays = [
-            np.ascontiguousarray(array).view(np.uint8)
-            for side in (block.train, block.val)
-            for array in _arrays(side)
-        ]
+        arrays = [array.tobytes() for side in (block.train, block.val) for array in _arrays(side)]
         crc32 = 0
         for array in arrays:
             crc32 = zlib.crc32(array, crc32)

@@ -371,7 +371,11 @@ class _ShardFiles:
         self.tokens, self.documents = tokens, documents
         self._directory, self._name, self._dtype = directory, name, dtype
         self._ids = _HashedFile(directory / f"{name}.bin", tokens * dtype.itemsize)
-        self._starts = _HashedFile(directory / f"{name}.starts", documents * _STARTS_DTYPE.itemsize)
+        try:
+            self._starts = _HashedFile(directory / f"{name}.starts", documents * _STARTS_DTYPE.itemsize)
+        except BaseException:
+            self._ids.close()
+            raise
 
     def write(self, ids: Ids, starts: NDArray[np.integer[Any]]) -> None:
         self._ids.write(ids.astype(self._dtype, copy=False))

@@ -220,7 +220,7 @@ class HuggingFaceTokenizer(BaseTokenizer):
         return self._read_by_library(special_as_text=False)
 
     def _read_by_library(self, *, special_as_text: bool) -> Any:
-        # The library's own threads warn of forks and ignore num_threads: texts are shared out here.
+        # The library's own threads ignore num_threads, and forks: texts are shared out here.
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         tokenizers = require("tokenizers", extra="data", purpose="a tokenizer.json")
         try:

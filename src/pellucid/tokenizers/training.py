@@ -82,7 +82,7 @@ def _learn(texts: Iterable[str], num_merges: int, pattern: str) -> Iterable[tupl
 
 @contextmanager
 def _all_cores() -> Generator[None]:
-    """The library counts on all cores, while it trains alone: it warns of forks after that."""
+    """The library counts on all cores, for as long as it trains."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ[name] = before or "true"

@@ -1,0 +1,302 @@
+"""Preparation that is killed, at any moment and in any of its processes, and goes on to the same bytes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pellucid.data.prepare import prepare
+from pellucid.data.sources import open_source
+from pellucid.tokenizers import ByteTokenizer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+def write_texts(path: Path, count: int, distinct: int) -> Path:
+    texts = [f"{n % distinct}: {'a word and more of it ' * (1 + n % 7)}" for n in range(count)]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+# Before every single access to the directory
+
+EVERY_MOMENT = """
+import os, shutil, sys
+from pathlib import Path
+from pellucid.data.prepare import prepare
+from pellucid.data.sources import content, open_source
+from pellucid.tokenizers import ByteTokenizer
+
+path, folder, deduplicate = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True"
+content.BLOCK_BYTES = 700
+
+def made(out):
+    prepare(open_source(path), ByteTokenizer(), out, shard_tokens=900, save_every_s=0, deduplicate=deduplicate)
+    return {file.relative_to(out): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+
+def killed(out, moment):
+    "Whether a process that prepares `out` lived to be killed at a moment."
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    left = moment
+    def hook(event, words):
+        nonlocal left
+        if event.startswith(("open", "os.", "sqlite3.")) and str(out) in map(str, words[:2]) or any(
+            str(word).startswith(str(out) + "/") for word in words[:2]
+        ):
+            left -= 1
+            if left == 0:
+                os._exit(9)
+    sys.addaudithook(hook)
+    made(out)
+    os._exit(0)
+
+whole = made(folder / "whole")
+moment = 0
+while True:
+    moment += 1
+    out = folder / f"out-{moment}"
+    if not killed(out, moment):
+        break
+    again = killed(out, 11)  # and once more, near the beginning of what went on
+    found = made(out)
+    assert found == whole, f"killed at {moment}: {sorted(map(str, found.keys() ^ whole.keys()))}"
+    shutil.rmtree(out)
+print(moment)
+"""
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+def test_a_kill_before_any_access_to_the_directory_changes_nothing(tmp_path: Path, deduplicate: bool) -> None:
+    path = write_texts(tmp_path / "a.jsonl", count=60, distinct=25 if deduplicate else 60)
+    words = [sys.executable, "-c", EVERY_MOMENT, path, tmp_path, str(deduplicate)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 50, "moments"
+
+
+# At random moments
+
+PREPARE = """
+import sys, time
+from pathlib import Path
+from pellucid.data import prepare as module
+from pellucid.data.sources import content, open_source
+from pellucid.tokenizers import ByteTokenizer
+
+path, out, deduplicate, workers, slowly = *map(Path, sys.argv[1:3]), sys.argv[3] == "True", int(sys.argv[4]), sys.argv[5]
+content.BLOCK_BYTES = 20_000
+module._FEW_BYTES = 0
+source = open_source(path)
+print("ready", flush=True)
+module.prepare(source, ByteTokenizer(), out, shard_tokens=30_000, save_every_s=0.02, deduplicate=deduplicate,
+               workers=workers, progress=lambda progress: time.sleep(float(slowly)))
+"""
+
+
+def start(path: Path, out: Path, *, deduplicate: bool, workers: int, slowly: float) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", PREPARE, path, out, str(deduplicate), str(workers), str(slowly)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def known_shards(out: Path) -> dict[str, tuple[int, int]]:
+    """Name → (inode, time of change) of the finished files that the journal vouches for."""
+    try:
+        journal = json.loads((out / "unfinished.json").read_text())
+    except FileNotFoundError:
+        return {}
+    names = [
+        f"{record['name']}{suffix}"
+        for side in ("train", "val")
+        for record in journal.get(side, {}).get("writer", {}).get("finished", ())
+        for suffix in (".bin", ".starts")
+    ]
+    return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("deduplicate", "workers"), [(False, 1), pytest.param(True, 1, marks=pytest.mark.slow),
+                                 pytest.param(True, 2, marks=pytest.mark.slow)]
+)  # fmt: skip
+def test_kills_at_random_moments_change_nothing(tmp_path: Path, deduplicate: bool, workers: int) -> None:
+    path, out = write_texts(tmp_path / "a.jsonl", 8000, 3000 if deduplicate else 8000), tmp_path / "out"
+    draw, kills, progressed = random.Random(20), 0, 0
+    slowly = 0.02
+    while kills < 12:
+        process = start(path, out, deduplicate=deduplicate, workers=workers, slowly=slowly)
+        before = known_shards(out)
+        try:
+            process.wait(draw.uniform(0.01, 0.25) + 0.8 * (workers > 1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()  # type: ignore[union-attr]
+        assert process.returncode == -signal.SIGKILL, "it was to be killed before it ended"
+        kills += 1
+        assert not (out / "manifest.json").exists()
+        now = known_shards(out)
+        assert before.items() <= now.items(), "a finished shard was made again"
+        progressed += len(now) > len(before)
+    assert progressed >= 3, "the kills came before anything was finished"
+    with start(path, out, deduplicate=deduplicate, workers=workers, slowly=0) as process:
+        assert process.wait(120) == 0
+    for name, (inode, changed) in now.items():
+        stat = (out / name).stat()
+        assert (stat.st_ino, stat.st_mtime_ns) == (inode, changed), name
+    prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=30_000, deduplicate=deduplicate)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+# A worker
+
+KILL_A_WORKER = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from pellucid.data import prepare as module, workers
+from pellucid.data.sources import content, open_source
+from pellucid.errors import WorkerError
+from pellucid.tokenizers import ByteTokenizer
+
+content.BLOCK_BYTES = 20_000
+module._FEW_BYTES = 0
+path, out = map(Path, sys.argv[1:])
+started, popen = [], subprocess.Popen
+
+def watched(*words, **settings):
+    started.append(popen(*words, **settings))
+    return started[-1]
+
+workers.subprocess.Popen = watched
+number = 0
+
+def kill_one(progress):
+    global number
+    number += 1
+    if number == 30:
+        started[1].send_signal(signal.SIGKILL)
+
+def run(progress):
+    return module.prepare(open_source(path), ByteTokenizer(), out, shard_tokens=30_000, workers=2, progress=progress)
+
+try:
+    run(kill_one)
+except WorkerError as error:
+    print(error)
+assert [process.poll() is not None for process in started] == [True, True], "a worker was left behind"
+assert (out / "train-00001.bin").exists(), "finished shards are kept"
+assert not (out / "manifest.json").exists()
+run(None)
+"""
+
+
+def test_a_killed_worker_is_said_and_the_same_call_finishes(tmp_path: Path) -> None:
+    path, out = write_texts(tmp_path / "a.jsonl", 20_000, 20_000), tmp_path / "out"
+    words = [sys.executable, "-c", KILL_A_WORKER, path, out]
+    result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (
+        "a worker that encodes text ended with status -9: out of memory? Use fewer --workers; what is finished is "
+        "kept, and the same command goes on from there\n"
+    )
+    prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=30_000)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_workers_end_when_the_process_that_they_work_for_is_killed(tmp_path: Path) -> None:
+    path = write_texts(tmp_path / "a.jsonl", 20_000, 20_000)
+    process = start(path, tmp_path / "out", deduplicate=False, workers=2, slowly=0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        process.communicate()
+        pytest.skip("needs Linux's list of a process's children")
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("train-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    found = [
+        int(child)
+        for task in Path(f"/proc/{process.pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    assert len(found) == 2
+    process.kill()
+    process.communicate()
+    while any(is_running(child) for child in found):
+        assert time.monotonic() < deadline, "workers are left behind"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+# Two at once
+
+
+def test_of_two_processes_one_waits_and_both_succeed(tmp_path: Path) -> None:
+    path, out = write_texts(tmp_path / "a.jsonl", 2000, 2000), tmp_path / "out"
+    first = start(path, out, deduplicate=False, workers=1, slowly=0.03)
+    second = subprocess.Popen(
+        [sys.executable, "-m", "pellucid", "prepare", path, "--out", out, "--shard-tokens", "30000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert first.communicate(timeout=120) == ("", None)
+    _, said = second.communicate(timeout=120)
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert "out: another process is preparing it; waiting" in said
+    assert "out: already prepared from the same source and tokenizer; used as it is" in said
+    prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=30_000)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert not list(tmp_path.glob(".out*"))
+
+
+# Memory
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+from pellucid.data.prepare import prepare
+from pellucid.data.sources import open_source
+from pellucid.tokenizers import ByteTokenizer
+
+folder, megabytes = Path(sys.argv[1]), int(sys.argv[2])
+path = folder / f"{megabytes}.jsonl"
+with path.open("w") as file:
+    for number in range(1000 * megabytes):
+        file.write(json.dumps({"text": f"{number} " + "some words of it " * 58}) + "\\n")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+prepare(open_source(path), ByteTokenizer(), folder / f"out-{megabytes}", deduplicate=True)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux")
+def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
+    def grown_mb(megabytes: int) -> int:
+        words = [sys.executable, "-c", MEMORY, tmp_path, str(megabytes)]
+        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+    small, large = grown_mb(4), grown_mb(80)
+    assert large - small < 60, (small, large)
