@@ -32,6 +32,7 @@ from rich.table import Table
 
 from peers import nanogpt_char as peer
 from pellucid import checkpoint
+from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 
 FIRST_SEED = 1337
@@ -169,8 +170,7 @@ def main() -> None:
         if arguments.text:
             text_file.write_bytes(arguments.text.read_bytes())
         else:
-            (corpus,) = BuiltinSource("shakespeare").documents()
-            text_file.write_bytes(corpus.text.encode("utf-8"))
+            text_file.write_bytes("".join(texts(BuiltinSource("shakespeare"))).encode("utf-8"))
         for seed in range(FIRST_SEED, FIRST_SEED + arguments.seeds):
             theirs = run_peer(text_file, seed, arguments.steps, arguments.threads, scratch)
             ours = run_pellucid(text_file, seed, theirs["train_seconds"], arguments.threads, scratch)

@@ -142,6 +142,25 @@ def test_three_requests_or_less_a_row_group(serve):
     assert server.count("cdn") == 2 * len(ranges) - NUM_FILES  # the footers are known
 
 
+def test_a_long_footer_is_fetched_once(serve):
+    server = serve()
+    sink = io.BytesIO()
+    table = pa.table({"text": ["x" * 100_000, "y" * 100_000]}).replace_schema_metadata(
+        {"note": "z" * 300_000}
+    )
+    pq.write_table(table, sink, row_group_size=1, compression="none", use_dictionary=False)
+    server.commit("o/n", {"train.parquet": sink.getvalue()})
+    source = HubSource("hub:o/n", Reading())
+
+    assert [len(text) for text in texts(source) + texts(source)] == [100_000] * 4
+
+    ranges = [request.range for request in server.requests if "cdn" in request.path]
+    counts = Counter(ranges)
+    footer = [byte_range for byte_range in counts if int(byte_range[6:].split("-")[0]) > 200_000]
+    assert len(footer) == 2  # what is usual, and what is missing
+    assert {counts[byte_range] for byte_range in footer} == {1}
+
+
 def test_no_network_at_all_is_said_soon(monkeypatch):
     with HubServer({}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)

@@ -2,11 +2,11 @@
 
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,14 @@ def write_texts(path: Path, count: int, distinct: int) -> Path:
     return path
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory where that can be: a killed process needs no disk to keep what it wrote."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
 # Before every single access to the directory
 
 EVERY_MOMENT = """
@@ -39,10 +47,10 @@ from pellucid.data.sources import content, open_source
 from pellucid.tokenizers import ByteTokenizer
 
 path, folder, deduplicate = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True"
-content.BLOCK_BYTES = 700
+content.BLOCK_BYTES = 500
 
 def made(out):
-    prepare(open_source(path), ByteTokenizer(), out, shard_tokens=900, save_every_s=0, deduplicate=deduplicate)
+    prepare(open_source(path), ByteTokenizer(), out, shard_tokens=1000, save_every_s=0, deduplicate=deduplicate)
     return {file.relative_to(out): file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
 def killed(out, moment):
@@ -79,30 +87,99 @@ print(moment)
 
 
 @pytest.mark.parametrize("deduplicate", [False, True])
-def test_a_kill_before_any_access_to_the_directory_changes_nothing(tmp_path: Path, deduplicate: bool) -> None:
-    path = write_texts(tmp_path / "a.jsonl", count=60, distinct=25 if deduplicate else 60)
-    words = [sys.executable, "-c", EVERY_MOMENT, path, tmp_path, str(deduplicate)]
+def test_a_kill_before_any_access_to_the_directory_changes_nothing(folder: Path, deduplicate: bool) -> None:
+    path = write_texts(folder / "a.jsonl", count=30, distinct=13 if deduplicate else 30)
+    words = [sys.executable, "-c", EVERY_MOMENT, path, folder, str(deduplicate)]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) > 50, "moments"
+    assert int(result.stdout) > 60, "moments"
 
 
 # At random moments
 
-PREPARE = """
-import sys, time
+RANDOM_MOMENTS = """
+import json, os, random, signal, sys, time
 from pathlib import Path
 from pellucid.data import prepare as module
 from pellucid.data.sources import content, open_source
 from pellucid.tokenizers import ByteTokenizer
 
-path, out, deduplicate, workers, slowly = *map(Path, sys.argv[1:3]), sys.argv[3] == "True", int(sys.argv[4]), sys.argv[5]
+path, out, deduplicate, workers = *map(Path, sys.argv[1:3]), sys.argv[3] == "True", int(sys.argv[4])
+content.BLOCK_BYTES = 5_000
+module._FEW_BYTES = 0
+
+def made(out, workers=1, progress=None):
+    module.prepare(open_source(path), ByteTokenizer(), out, shard_tokens=10_000, save_every_s=0.02,
+                   deduplicate=deduplicate, workers=workers, progress=progress)
+
+def known_shards():
+    "Name → (inode, time of change) of the finished files that the journal vouches for."
+    try:
+        journal = json.loads((out / "unfinished.json").read_text())
+    except FileNotFoundError:
+        return {}
+    records = [r for side in ("train", "val") for r in journal.get(side, {}).get("writer", {}).get("finished", ())]
+    files = [out / (record["name"] + suffix) for record in records for suffix in (".bin", ".starts")]
+    return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+draw, progressed, first = random.Random(20), 0, {}
+for _ in range(12):
+    child = os.fork()
+    if not child:
+        made(out, workers, lambda progress: time.sleep(0.05))
+        os._exit(0)
+    time.sleep(draw.uniform(0.05, 0.3) + 0.8 * (workers > 1))
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it ended before it could be killed"
+    assert not (out / "manifest.json").exists()
+    now = known_shards()
+    assert first.items() <= now.items(), "a finished shard was made again"
+    progressed += len(now) > len(first)
+    first = now
+assert progressed >= 3, "the kills came before anything was finished"
+made(out, workers)
+for name, (inode, changed) in first.items():
+    stat = (out / name).stat()
+    assert (stat.st_ino, stat.st_mtime_ns) == (inode, changed), name
+made(out.with_name("whole"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("deduplicate", "workers"),
+    [(False, 1), (True, 1), pytest.param(True, 2, marks=pytest.mark.slow)],
+)
+def test_kills_at_random_moments_change_nothing(folder: Path, deduplicate: bool, workers: int) -> None:
+    path, out = write_texts(folder / "a.jsonl", 8000, 3000 if deduplicate else 8000), folder / "out"
+    words = [sys.executable, "-c", RANDOM_MOMENTS, path, out, str(deduplicate), str(workers)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert contents(out) == contents(folder / "whole")
+
+
+# A worker
+
+PREPARE = """
+import os, sys, time
+from pathlib import Path
+from pellucid.data import prepare as module
+from pellucid.data.sources import content, open_source
+from pellucid.tokenizers import ByteTokenizer
+
+path, out, deduplicate, workers, slowly = map(str, sys.argv[1:])
+path, out, deduplicate, workers = Path(path), Path(out), deduplicate == "True", int(workers)
+
+def wait(progress):
+    time.sleep(float(slowly))
+    while "HELD_BY" in os.environ and Path(os.environ["HELD_BY"]).exists():
+        time.sleep(0.01)
+
 content.BLOCK_BYTES = 20_000
 module._FEW_BYTES = 0
 source = open_source(path)
 print("ready", flush=True)
 module.prepare(source, ByteTokenizer(), out, shard_tokens=30_000, save_every_s=0.02, deduplicate=deduplicate,
-               workers=workers, progress=lambda progress: time.sleep(float(slowly)))
+               workers=workers, progress=wait)
 """
 
 
@@ -113,56 +190,6 @@ def start(path: Path, out: Path, *, deduplicate: bool, workers: int, slowly: flo
     assert process.stdout.readline() == "ready\n"
     return process
 
-
-def known_shards(out: Path) -> dict[str, tuple[int, int]]:
-    """Name → (inode, time of change) of the finished files that the journal vouches for."""
-    try:
-        journal = json.loads((out / "unfinished.json").read_text())
-    except FileNotFoundError:
-        return {}
-    names = [
-        f"{record['name']}{suffix}"
-        for side in ("train", "val")
-        for record in journal.get(side, {}).get("writer", {}).get("finished", ())
-        for suffix in (".bin", ".starts")
-    ]
-    return {name: ((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in names}
-
-
-@pytest.mark.parametrize(
-    ("deduplicate", "workers"), [(False, 1), pytest.param(True, 1, marks=pytest.mark.slow),
-                                 pytest.param(True, 2, marks=pytest.mark.slow)]
-)  # fmt: skip
-def test_kills_at_random_moments_change_nothing(tmp_path: Path, deduplicate: bool, workers: int) -> None:
-    path, out = write_texts(tmp_path / "a.jsonl", 8000, 3000 if deduplicate else 8000), tmp_path / "out"
-    draw, kills, progressed = random.Random(20), 0, 0
-    slowly = 0.02
-    while kills < 12:
-        process = start(path, out, deduplicate=deduplicate, workers=workers, slowly=slowly)
-        before = known_shards(out)
-        try:
-            process.wait(draw.uniform(0.01, 0.25) + 0.8 * (workers > 1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
-        assert process.returncode == -signal.SIGKILL, "it was to be killed before it ended"
-        kills += 1
-        assert not (out / "manifest.json").exists()
-        now = known_shards(out)
-        assert before.items() <= now.items(), "a finished shard was made again"
-        progressed += len(now) > len(before)
-    assert progressed >= 3, "the kills came before anything was finished"
-    with start(path, out, deduplicate=deduplicate, workers=workers, slowly=0) as process:
-        assert process.wait(120) == 0
-    for name, (inode, changed) in now.items():
-        stat = (out / name).stat()
-        assert (stat.st_ino, stat.st_mtime_ns) == (inode, changed), name
-    prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=30_000, deduplicate=deduplicate)
-    assert contents(out) == contents(tmp_path / "whole")
-
-
-# A worker
 
 KILL_A_WORKER = """
 import os, signal, subprocess, sys
@@ -252,19 +279,25 @@ def is_running(pid: int) -> bool:
 # Two at once
 
 
-def test_of_two_processes_one_waits_and_both_succeed(tmp_path: Path) -> None:
+def test_of_two_processes_one_waits_and_both_succeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = write_texts(tmp_path / "a.jsonl", 2000, 2000), tmp_path / "out"
-    first = start(path, out, deduplicate=False, workers=1, slowly=0.03)
+    held = tmp_path / "held"
+    held.touch()
+    monkeypatch.setenv("HELD_BY", str(held))
+    first = start(path, out, deduplicate=False, workers=1, slowly=0)
     second = subprocess.Popen(
         [sys.executable, "-m", "pellucid", "prepare", path, "--out", out, "--shard-tokens", "30000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {"COLUMNS": "400"},
     )
+    assert second.stderr is not None
+    assert second.stderr.readline().endswith("out: another process is preparing it; waiting\n")
+    held.unlink()
     assert first.communicate(timeout=120) == ("", None)
     _, said = second.communicate(timeout=120)
     assert (first.returncode, second.returncode) == (0, 0), said
-    assert "out: another process is preparing it; waiting" in said
     assert "out: already prepared from the same source and tokenizer; used as it is" in said
     prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=30_000)
     assert contents(out) == contents(tmp_path / "whole")

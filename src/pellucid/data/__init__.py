@@ -1,6 +1,6 @@
 """Text → token shards → batches. Only `loader` imports torch.
 
-sources/     where text comes from: files, folders, the built-in corpus → documents
+sources/     where text comes from: files of many kinds, folders, the hub, the built-in corpus → documents in blocks
 prepare      source × tokenizer → a prepared directory: shards and a manifest
 cache        a data path (raw text or a prepared directory) → a prepared directory
 manifest     what a prepared directory holds and what it was made from

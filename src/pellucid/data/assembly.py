@@ -188,7 +188,7 @@ def remove_unfinished(directory: Path) -> None:
 
 def remove_journal(directory: Path) -> None:
     """Remove what a preparation needs only until its manifest is there; the journal itself last."""
-    for pattern in (f"{_SEEN}*", f".*{ASIDE_SUFFIX}", JOURNAL):
+    for pattern in (f"{_SEEN}*", f".*{ASIDE_SUFFIX}", f"{TOKENIZER}/.*{ASIDE_SUFFIX}", JOURNAL):
         for file in directory.glob(pattern):
             file.unlink(missing_ok=True)
 

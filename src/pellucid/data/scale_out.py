@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -104,7 +104,8 @@ ExecutorFactory = Callable[..., PipelineExecutor]
 your cluster wants filled in, such as partial(SlurmPipelineExecutor, partition="cpu", time="04:00:00")."""
 
 _FACTORIES: Mapping[str, ExecutorFactory] = {
-    "local": LocalPipelineExecutor,
+    # A fork server would outlive the call, and go on printing into the log of the first.
+    "local": partial(LocalPipelineExecutor, start_method="spawn"),
     "ray": RayPipelineExecutor,
     "slurm": SlurmPipelineExecutor,
 }
@@ -368,15 +369,19 @@ class EncodePortions(PipelineStep):
         return data
 
     def _write(self, number: int, blocks: Iterator[Block], encode: BlockEncoder) -> None:
-        with _PartWriter(self.job.part(number), self.job, number) as part:
+        count = 0
+        with _written_aside(self.job.part(number)) as part:
+            part.write(_line(_Head(job=self.job.key, part=number)))
             for block in blocks:
                 encoded = encode(block)
-                part.write(block.begin, encoded)
+                count += 1
+                _write_block(part, block.begin, encoded)
                 for side in (encoded.train, encoded.val):
                     self.stat_update("documents", value=len(side.starts), unit="block")
                     self.stat_update("tokens", value=len(side.ids), unit="block")
-                for reason, count in encoded.faults.counts.items():
-                    self.stat_update(f"left out or mended: {reason}", value=count, unit="block")
+                for reason, found in encoded.faults.counts.items():
+                    self.stat_update(f"left out or mended: {reason}", value=found, unit="block")
+            part.write(_line(_Tail(blocks=count)))
 
 
 class AssembleShards(PipelineStep):
@@ -496,57 +501,43 @@ class _Tail(Config):
     blocks: int
 
 
-class _PartWriter:
-    """A part, block by block; it appears under its name when the `with` block ends without an error."""
+@contextmanager
+def _written_aside(path: Path) -> Generator[IO[bytes]]:
+    """A file that appears under its name when it is whole and on the disk; of a failed one nothing stays."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{ASIDE_SUFFIX}")
+    try:
+        with aside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
 
-    def __init__(self, path: Path, job: Job, number: int) -> None:
-        self._path = path
-        self._aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{ASIDE_SUFFIX}")
-        self._head = _Head(job=job.key, part=number)
-        self._blocks = 0
 
-    def __enter__(self) -> _PartWriter:
-        self._file = self._aside.open("xb")
-        self._line(self._head)
-        return self
+def _line(value: Config) -> bytes:
+    return value.model_dump_json().encode() + b"\n"
 
-    def write(self, begin: Place, block: EncodedBlock) -> None:
-        arrays = [array.tobytes() for side in (block.train, block.val) for array in _arrays(side)]
-        crc32 = 0
-        for array in arrays:
-            crc32 = zlib.crc32(array, crc32)
-        self._line(
-            _BlockHead(
-                begin=begin,
-                end=block.end,
-                source_bytes=block.source_bytes,
-                train=_lengths(block.train),
-                val=_lengths(block.val),
-                left_out=dict(block.faults.counts),
-                first_left_out=block.faults.first,
-                crc32=crc32,
-            )
-        )
-        for array in arrays:
-            self._file.write(array)
-        self._blocks += 1
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._line(_Tail(blocks=self._blocks))
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
-            if kind is not None:
-                self._aside.unlink(missing_ok=True)
-        if kind is None:
-            self._aside.replace(self._path)
-            fsync_directory(self._path.parent)
-
-    def _line(self, value: Config) -> None:
-        self._file.write(value.model_dump_json().encode() + b"\n")
+def _write_block(part: IO[bytes], begin: Place, block: EncodedBlock) -> None:
+    arrays = [array.tobytes() for side in (block.train, block.val) for array in _arrays(side)]
+    crc32 = 0
+    for array in arrays:
+        crc32 = zlib.crc32(array, crc32)
+    head = _BlockHead(
+        begin=begin,
+        end=block.end,
+        source_bytes=block.source_bytes,
+        train=_lengths(block.train),
+        val=_lengths(block.val),
+        left_out=dict(block.faults.counts),
+        first_left_out=block.faults.first,
+        crc32=crc32,
+    )
+    part.write(_line(head))
+    part.writelines(arrays)
 
 
 def _arrays(side: EncodedSide) -> tuple[NDArray[Any], ...]:
@@ -563,7 +554,7 @@ def _is_there(path: Path, job: Job, number: int) -> bool:
     """Whether a part of this job was written to its end."""
     try:
         with path.open("rb") as file:
-            return file.readline() == _Head(job=job.key, part=number).model_dump_json().encode() + b"\n"
+            return file.readline() == _line(_Head(job=job.key, part=number))
     except FileNotFoundError:
         return False
 

@@ -19,7 +19,7 @@ from pellucid.config import Config, nearest
 from pellucid.errors import TokenizerError
 from pellucid.runtime.extras import require
 from pellucid.tokenizers.base import BaseTokenizer, Corpus
-from pellucid.tokenizers.ranks import _stand_ins
+from pellucid.tokenizers.ranks import stand_ins
 from pellucid.tokenizers.special import END_OF_TEXT, AddedSpecialTokens
 from pellucid.tokenizers.stored import TOKENIZER_JSON
 from pellucid.tokenizers.tiktoken import O200K_PATTERN
@@ -319,7 +319,7 @@ def _cuts_at_words(tree: Tree) -> bool:
     return not list(_parts(tree.get("normalizer"))) and seen in known and not takes_space
 
 
-_BYTES = {chr(code): byte for code, byte in _stand_ins().items()}
+_BYTES = {chr(code): byte for code, byte in stand_ins().items()}
 
 
 def _byte_level_bytes(token: str) -> bytes:

@@ -57,12 +57,17 @@ def gpt2_ranks(limit: int = GPT2_RANKS) -> Ranks:
     """
     if not 256 <= limit <= GPT2_RANKS:
         raise TokenizerError(f"gpt2: can have 256 to {GPT2_RANKS} ranks, not {limit}")
-    stand_ins = _stand_ins()
-    tokens = [bytes([byte]) for byte in stand_ins.values()]
-    _version, *merges = _gpt2_merges().splitlines()
-    for merge in merges[: limit - 256]:
-        tokens.append(merge.replace(" ", "").translate(stand_ins).encode("latin-1"))
+    byte_of = stand_ins()
+    tokens = [bytes([byte]) for byte in byte_of.values()]
+    for merge in gpt2_merges(limit):
+        tokens.append("".join(merge).translate(byte_of).encode("latin-1"))
     return {token: rank for rank, token in enumerate(tokens)}
+
+
+def gpt2_merges(limit: int = GPT2_RANKS) -> list[list[str]]:
+    """The pairs that are merged to the ranks from 256 on, written in stand-ins, for the first `limit` ranks."""
+    _version, *merges = _gpt2_merges().splitlines()
+    return [merge.split(" ") for merge in merges[: limit - 256]]
 
 
 def p50k_ranks() -> Ranks:
@@ -70,7 +75,7 @@ def p50k_ranks() -> Ranks:
     return gpt2_ranks() | {b" " * count: 50255 + count for count in range(2, 26)}
 
 
-def _stand_ins() -> dict[int, int]:
+def stand_ins() -> dict[int, int]:
     """Code point that stands for a byte in GPT-2's merges → that byte, in the order of GPT-2's ids.
 
     Printable characters of Latin-1 stand for themselves; the other bytes, in order, are U+0100, U+0101, …

@@ -8,8 +8,9 @@ Source: Radford et al. 2019, section 2.2 (byte-level BPE); Sennrich et al. 2016,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from pellucid.tokenizers.ranks import (
     O200K_FILE,
     Ranks,
     dump_ranks,
+    gpt2_merges,
     gpt2_ranks,
     p50k_ranks,
     read_ranks,
@@ -83,6 +85,7 @@ class GPT2Config(Config):
             {END_OF_TEXT: len(ranks)},
             self.special_tokens,
             settings={"max_ranks": self.max_ranks} if self.max_ranks else {},
+            merges=partial(gpt2_merges, len(ranks)),
         )
 
 
@@ -153,6 +156,7 @@ class TiktokenTokenizer(BaseTokenizer):
     `ranks` maps the bytes of each token to its id, `pattern` cuts text into pieces, `own_special` gives the
     ids of the special tokens. `settings` are the config keys that `save` must write besides `kind` and
     `special_tokens`; with `save_ranks` it writes the ranks too, for a vocabulary that Pellucid does not ship.
+    `merges` gives the pairs behind the ranks, where they are known (see `tokenizer_json.byte_level`).
     """
 
     def __init__(
@@ -165,6 +169,7 @@ class TiktokenTokenizer(BaseTokenizer):
         *,
         settings: Mapping[str, Any] | None = None,
         save_ranks: bool = False,
+        merges: Callable[[], list[list[str]]] | None = None,
     ) -> None:
         from tiktoken import Encoding  # 35 ms, which a command that only reads configs need not pay
 
@@ -185,10 +190,12 @@ class TiktokenTokenizer(BaseTokenizer):
         self._own_special = dict(own_special)
         self._config_settings = dict(settings or {})
         self._save_ranks = save_ranks
+        self._merges = merges
 
     def tokenizer_json(self) -> dict[str, Any]:
         pattern = _AS_OTHERS_WRITE_IT.get(self._pattern, self._pattern)
-        return byte_level(self._ranks, self._own_special, self._added_special, pattern=pattern)
+        merges = None if self._merges is None else self._merges()
+        return byte_level(self._ranks, self._own_special, self._added_special, pattern=pattern, merges=merges)
 
     def save(self, directory: Path) -> None:
         if self._save_ranks:

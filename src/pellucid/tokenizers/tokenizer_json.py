@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import TokenizerError
-from pellucid.tokenizers.ranks import Ranks, _stand_ins
+from pellucid.tokenizers.ranks import Ranks, stand_ins
 
 if TYPE_CHECKING:
     from pellucid.tokenizers.base import Tokenizer
@@ -42,16 +42,23 @@ def to_tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def byte_level(
-    ranks: Ranks, own_special: Mapping[str, int], added: Sequence[str], *, pattern: str | None = None
+    ranks: Ranks,
+    own_special: Mapping[str, int],
+    added: Sequence[str],
+    *,
+    pattern: str | None = None,
+    merges: list[list[str]] | None = None,
 ) -> dict[str, Any]:
     """Byte-pair encoding of bytes.
 
     `ranks` gives the bytes of each token and its id, which is also its merge priority. `pattern` cuts text
-    into pieces; None stands for GPT-2's. A piece that is a token is taken whole where merges do not reach it.
+    into pieces; None stands for GPT-2's. `merges` are the pairs, in stand-ins, where they are known: to find them
+    takes a second for 100,000. A piece that is a token is taken whole where merges do not reach it.
     """
-    spell = {byte: chr(code) for code, byte in _stand_ins().items()}
+    spell = {byte: chr(code) for code, byte in stand_ins().items()}
     names = {token: "".join(map(spell.__getitem__, token)) for token in ranks}
-    merges = [[names[first], names[second]] for first, second in merges_of(ranks)]
+    if merges is None:
+        merges = [[names[first], names[second]] for first, second in merges_of(ranks)]
     unreached = len(merges) < sum(len(token) > 1 for token in ranks)
     vocabulary = _vocabulary({names[token]: rank for token, rank in ranks.items()}, own_special)
     cut = _splits(pattern) if pattern else _byte_level(use_regex=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pellucid.errors import TokenizerError
 from pellucid.runtime.extras import require
-from pellucid.tokenizers.ranks import _stand_ins
+from pellucid.tokenizers.ranks import stand_ins
 from pellucid.tokenizers.special import END_OF_TEXT, number
 from pellucid.tokenizers.tokenizer_json import LLAMA3_PATTERN, QWEN2_PATTERN, byte_level
 
@@ -42,8 +42,8 @@ def train_bpe(
             f"a vocabulary of {vocab_size:,} is too small: 256 bytes, {END_OF_TEXT} and {len(special_tokens)} more "
             f"special tokens are {num_fixed}; the merges come on top"
         )
-    ranks = {bytes([byte]): rank for rank, byte in enumerate(_stand_ins().values())}
-    byte_of = {chr(code): byte for code, byte in _stand_ins().items()}
+    ranks = {bytes([byte]): rank for rank, byte in enumerate(stand_ins().values())}
+    byte_of = {chr(code): byte for code, byte in stand_ins().items()}
     for first, second in _learn(texts, vocab_size - num_fixed, pattern):
         ranks.setdefault(bytes(byte_of[character] for character in first + second), len(ranks))
     return byte_level(ranks, {END_OF_TEXT: len(ranks)}, special_tokens, pattern=PATTERNS[pattern])

@@ -26,6 +26,7 @@ FILES = [
     "manifest.json",
     "model.safetensors",
     "tokenizer/pellucid.json",
+    "tokenizer/tokenizer.json",
     "train_state/tensors.safetensors",
     "train_state/values.json",
 ]

@@ -56,8 +56,8 @@ class _Walk:
                 position, needs_comma, is_first = position + 1, False, False
                 continue
             stop = _value_end(data, position)
-            if stop is None or (stop == len(data) and not is_last):
-                if stop is None and is_last:
+            if stop is None:
+                if is_last:
                     raise _BrokenError(position, "a value is not closed: the file is cut off")
                 return
             yield position, stop

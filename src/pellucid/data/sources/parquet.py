@@ -189,7 +189,7 @@ class Parquet:
         """The rows of a large row group, some at a time, each with its values."""
         arrow = require_pyarrow()
         rows = group.stop - group.first
-        size = max(1, rows * BLOCK_BYTES // unpacked)
+        size = max(1, rows * (BLOCK_BYTES // 4) // unpacked)
         first = group.first
         for batch in file.iter_batches(
             size, row_groups=[group.group], columns=list(self.reading.fields), use_threads=False

@@ -163,7 +163,9 @@ _WITHOUT = (
 
 def _fault_of(error: Exception, what: str) -> Fault:
     """The fault behind an error of the client. Raises DataError for what waiting does not mend."""
-    httpx, errors = _require("httpx2"), client().errors
+    errors = client().errors
+    # The client's own library for requests: httpx, from huggingface_hub 2 on httpx2.
+    httpx = _require(type(client().utils.get_session()).__module__.partition(".")[0])
     if isinstance(error, errors.OfflineModeIsEnabled):
         raise DataError(f"{what}: the hub is not asked, since HF_HUB_OFFLINE is set. {_WITHOUT}") from None
     if isinstance(error, httpx.RequestError) and not isinstance(error, httpx.UnsupportedProtocol):

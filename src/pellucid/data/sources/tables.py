@@ -30,7 +30,7 @@ _NOT_CLOSED = (
     "a quotation mark that opens a field is not closed, so that the rest of the file cannot be read: complete the "
     "file, or double the marks inside of quoted fields"
 )
-_QUOTED = re.compile(rb'[^"]*+(?:""[^"]*+)*+"(?!")')
+_QUOTED = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
 
@@ -122,13 +122,13 @@ class _Table:
         if len(row) > self.num_fields:
             raise Unusable(
                 "too many fields",
-                f"{len(row)} fields, and the header names {self.num_fields}; quote fields that hold the "
+                f"{len(row)} fields where the header names {self.num_fields}; quote fields that hold the "
                 f"delimiter {self.rows.delimiter!r}, or remove the line",
             )
         if len(row) <= max(self.columns):
             raise Unusable(
                 "no such field",
-                f"{len(row)} fields, and the header names {self.num_fields}; complete the line, or remove it",
+                f"{len(row)} of the {self.num_fields} fields that the header names; complete the line, or remove it",
             )
         return [row[column] for column in self.columns]
 

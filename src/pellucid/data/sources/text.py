@@ -81,13 +81,10 @@ class _Whole:
 
 
 def word_end(data: bytes, at_least: int) -> int | None:
-    """The first place at or after a byte, above 0, where a letter or digit stands before white space."""
-    begin = at_least
-    while 0 < begin < len(data) and at_least - begin < 3 and data[begin] & 0xC0 == 0x80:
-        begin -= 1
-    text = data[begin:].decode("utf-8", "surrogateescape")  # as many bytes back as there were
+    """The first place behind a byte, by a whole letter or more, where a letter or digit stands before white space."""
+    text = data[at_least:].decode("utf-8", "surrogateescape")  # as many bytes back as there were
     found = WORD_END.search(text)
-    return found and begin + len(text[: found.start()].encode("utf-8", "surrogateescape"))
+    return found and at_least + len(text[: found.start()].encode("utf-8", "surrogateescape"))
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,8 @@ def test_rows_with_faults_are_left_out_and_counted(tmp_path: Path, block_bytes: 
     [
         (b"2,caf\xe9", "line 3: not a text file: byte 19 is 0xe9, not UTF-8"),
         (b"2,a\0", "line 3: not a text file: byte 17 is 0x00, a NUL"),
-        (b"2", "line 3: 1 fields, and the header names 2; complete the line, or remove it"),
-        (b"2,x,y", "line 3: 3 fields, and the header names 2; quote fields that hold the delimiter ','"),
+        (b"2", "line 3: 1 of the 2 fields that the header names; complete the line, or remove it"),
+        (b"2,x,y", "line 3: 3 fields where the header names 2; quote fields that hold the delimiter ','"),
     ],
 )
 def test_a_row_with_a_fault_is_named(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.data.sources import Faults, Place, Source, documents, open_source
+from pellucid.data.sources import Faults, Place, Source, documents, open_source, parquet
 from pellucid.data.sources.base import START
 
 TEXTS = [
@@ -199,6 +199,17 @@ def test_parquet_columns_of_other_types_that_hold_text(tmp_path: Path) -> None:
         assert [d.text for d in documents(open_source(path))] == ["one", "zwei ☃", "one"], kind
 
 
+@pytest.mark.parametrize("kind", ["string", "large_string", "binary"])
+def test_the_values_of_a_part_of_an_arrow_array(kind: str) -> None:
+    import pyarrow as pa
+
+    values = pa.array(["zero", "one", None, "☃", "", "five"]).cast(kind)
+    assert list(parquet._strings(values.slice(1, 4))) == ["one", None, "☃", ""]
+    assert list(parquet._strings(values.slice(3))) == ["☃", "", "five"]
+    assert list(parquet._strings(values.slice(2, 0))) == []
+    assert list(parquet._strings(pa.array([], kind))) == []
+
+
 @pytest.mark.parametrize("kind", [".jsonl", ".json", ".csv", ".parquet"])
 def test_pairs_come_from_every_kind_of_record(stored: Stored, tmp_path: Path, kind: str) -> None:
     path = stored(["one", "two"], f"a{kind}")
@@ -215,3 +226,15 @@ def test_strings_of_an_array_are_no_pairs(tmp_path: Path) -> None:
         Exception, match="wanted a JSON object with a field 'q' and a field 'a', not a string"
     ):
         texts_of(tmp_path / "a.json", '["one"]', pair_fields=("q", "a"))
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".txt"])
+def test_a_document_belongs_to_the_part_in_which_its_first_byte_lies(stored: Stored, kind: str) -> None:
+    source = opened(stored(TEXTS, f"a{kind}"))
+    for portion_bytes in (1, 7, 64, 500):
+        for portion in source.portions(portion_bytes):
+            for block in source.portion_blocks(portion):
+                for document in block.documents(Faults("strict")):
+                    byte = int(document.where.rpartition(" ")[2].replace(",", ""))
+                    assert portion.part * source.size_bytes // portion.parts <= byte
+                    assert byte < (portion.part + 1) * source.size_bytes // portion.parts

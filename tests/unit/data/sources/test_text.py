@@ -11,6 +11,8 @@ import pytest
 
 from pellucid.data.encoding import pieces
 from pellucid.data.sources import Document, Faults, characters, documents, open_source
+from pellucid.data.sources.content import Separator
+from pellucid.data.sources.stored import LocalFile
 from pellucid.data.sources.text import PIECE_BYTES, WORD_END
 from pellucid.errors import ConfigError, DataError
 
@@ -196,13 +198,14 @@ def test_a_marker_that_overlaps_itself(tmp_path: Path, marker: str, block_bytes:
     assert len(open_source(tmp_path / "a.txt", document_marker=marker).portions(10)) == 1
 
 
-def test_a_marker_at_the_border_of_what_is_read_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pellucid.data.sources.content.BLOCK_BYTES", 100)
-    for before in range((1 << 16) + 60, (1 << 16) + 120, 3):
-        found, _ = marked(tmp_path / "a.txt", "x" * before + "<|endoftext|>y")
-        assert found == ["x" * before, "y"]
+def test_a_marker_at_the_border_of_what_is_read_at_once(tmp_path: Path) -> None:
+    marker = Separator(b"<|endoftext|>")
+    for before in range((1 << 16) - 20, (1 << 16) + 20):
+        path = write(tmp_path / "a.txt", "x" * before + "<|endoftext|>y")
+        file = LocalFile(path, "a.txt", str(path), path.stat().st_size)
+        border = before + 13
+        positions = (1, 30, before, border - 1, border, border + 1)
+        assert [marker.find_in(file, p) for p in positions] == [border] * 5 + [border + 1]
 
 
 def test_faults_between_markers(tmp_path: Path) -> None:
