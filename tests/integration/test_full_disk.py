@@ -1,5 +1,6 @@
 """A disk that is really full: a small file system in memory, where this user may mount one."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -86,3 +87,43 @@ def test_a_disk_that_fills_up_while_training_is_said_and_what_was_saved_is_whole
     assert main(["train", "--resume", str(run), "train.steps=12"]) == 0
     steps = [fact["step"] for fact in read_facts(run / "metrics.jsonl") if fact["event"] == "step"]
     assert steps == list(range(1, 13))
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize(
+    ("megabytes", "finished"), [(3, True), (1, False)], ids=["after shards", "before any"]
+)
+def test_a_disk_that_fills_up_while_preparing_costs_no_finished_shard(
+    small_disk, workdir, capsys, monkeypatch, megabytes, finished, deduplicate
+):
+    monkeypatch.setattr("pellucid.data.sources.content.BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(
+        "pellucid.data.prepare.require_space", lambda *words, **named: None
+    )  # another takes it
+    lines = (json.dumps({"text": f"{number}: {'some words ' * 30}"}) + "\n" for number in range(9000))
+    (workdir / "a.jsonl").write_text("".join(lines), encoding="utf-8")
+    disk = small_disk(megabytes)
+    words = ["prepare", "a.jsonl", "--shard-tokens", "300000" if finished else "100000000", "--workers", "2"]
+    words += ["--deduplicate"] * deduplicate
+    assert main([*words, "--out", str(disk / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "no space left on device; nothing that was there is lost" in said
+    assert "Traceback" not in said
+    if not finished:
+        assert list(disk.iterdir()) == []
+        return
+    shards = sorted((disk / "out").glob("train-*.bin"))
+    before = {path.name: path.stat().st_ino for path in shards}
+    assert len(before) >= 2
+    assert not (disk / "out/manifest.json").exists()
+    subprocess.run(["mount", "-o", "remount,size=40m", str(disk)], check=True)
+    assert main([*words, "--out", str(disk / "out")]) == 0
+    assert main([*words, "--out", "whole"]) == 0
+    assert {name: (disk / "out" / name).stat().st_ino for name in list(before)[:-1]} == dict(
+        list(before.items())[:-1]
+    )
+    found, wanted = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (disk / "out", workdir / "whole")
+    )
+    assert found == wanted

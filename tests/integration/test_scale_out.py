@@ -104,8 +104,18 @@ def test_the_number_of_tasks_changes_nothing(stories, tmp_path, tasks):
     assert_as_here(tmp_path / "out", stories, **SETTINGS)
 
 
-@pytest.mark.parametrize("tokenizer", ["byte", "gpt2"])
-def test_a_single_text_is_one_part_and_split_by_its_tail(tmp_path, tokenizer):
+def stripping_tokenizer(folder: Path) -> str:
+    """One that gives other ids when a text is cut at the ends of words: it strips what it is given."""
+    tree = json.loads((Path(__file__).parents[1] / "contracts/tokenizer.json").read_text(encoding="utf-8"))
+    tree["normalizer"] = {"type": "Strip", "strip_left": True, "strip_right": True}
+    (folder / "tokenizer.json").write_text(json.dumps(tree))
+    return str(folder / "tokenizer.json")
+
+
+@pytest.mark.parametrize("kind", ["byte", "gpt2", "stripping"])
+def test_a_single_text_is_one_part_and_split_by_its_tail(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("pellucid.data.sources.text.PIECE_BYTES", 5000)
+    tokenizer = stripping_tokenizer(tmp_path) if kind == "stripping" else kind
     text = tmp_path / "plays.txt"
     text.write_text(" ".join(story(random.Random(seed)) for seed in range(900)), encoding="utf-8")
     job = plan_job([text], tokenizer, tmp_path / "out", portion_bytes=1000)
@@ -293,6 +303,15 @@ def test_a_part_that_was_cut_off_is_damaged(encoded):
         AssembleShards(encoded).run()
 
 
+def test_a_part_of_which_blocks_were_lost_is_damaged(encoded):
+    head = encoded.part(0).read_bytes().partition(b"\n")[0]
+    encoded.part(0).write_bytes(head + b'\n{"blocks":1}\n')
+    with pytest.raises(
+        DataError, match=r"000000\.blocks: damaged in or behind block 0 \(a block is missing\)"
+    ):
+        AssembleShards(encoded).run()
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -398,7 +417,6 @@ def slurm(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Slurm's commands are shell scripts here")
 def test_jobs_that_are_submitted_to_slurm(stories, tmp_path, slurm, capfd):
     options = {"time": "1:00:00", "partition": "cpu"}

@@ -1,8 +1,10 @@
 """What holds for any data: the order is a permutation that nothing but the seed changes; nothing is lost."""
 
+import hashlib
 import json
 import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +21,10 @@ from pellucid.data.objectives import Paired
 from pellucid.data.objectives.prefix import Cut
 from pellucid.data.objectives.span_corruption import corrupt, noise, segments
 from pellucid.data.order import TrainingOrder, Window
-from pellucid.data.prepare import content_hash, prepare
+from pellucid.data.prepare import prepare
+from pellucid.data.progress import Progress
 from pellucid.data.shards import ShardWriter, Split, open_shards
-from pellucid.data.sources import open_source
+from pellucid.data.sources import content, open_source
 from pellucid.errors import TokenizerError
 from pellucid.runtime.seeding import derive, permutation
 from pellucid.tokenizers import ByteTokenizer, Tokenizer
@@ -258,27 +261,34 @@ def test_ids_are_read_across_the_borders_of_shards(lengths: list[int], start: in
     st.lists(st.lists(st.integers(0, 999), max_size=30), max_size=8),
     st.integers(1, 25),
     st.sampled_from(["uint16", "uint32"]),
+    st.sets(st.integers(1, 8), max_size=3),
 )
-def test_what_is_written_to_shards_is_read_back(
-    documents: list[list[int]], shard_tokens: int, dtype: str
+def test_what_is_written_to_shards_is_read_back_whoever_wrote_on(
+    documents: list[list[int]], shard_tokens: int, dtype: str, kills: set[int]
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with ShardWriter(folder, "train", dtype=dtype, vocab_size=1000, shard_tokens=shard_tokens) as writer:
-            for document in documents:
-                writer.write(
-                    np.array(document, dtype=np.uint32), np.array([0] if document else [], dtype=np.int64)
-                )
+        writer = ShardWriter(folder, "train", dtype=dtype, shard_tokens=shard_tokens)
+        for number, document in enumerate(documents):
+            if number in kills:  # written on by another writer, which cuts off what no state vouches for
+                state = writer.sync()
+                writer.write(np.arange(37, dtype=np.uint32), np.array([0], dtype=np.int64))
+                writer.close()
+                writer = ShardWriter(folder, "train", dtype=dtype, shard_tokens=shard_tokens, state=state)
+            writer.write(
+                np.array(document, dtype=np.uint32), np.array([0] if document else [], dtype=np.int64)
+            )
+        records = writer.finish()
         ids: list[int] = []
         starts: list[int] = []
-        for record in writer.records:
+        for record in records:
             starts += (np.fromfile(folder / f"{record.name}.starts", "<u8").astype(int) + len(ids)).tolist()
             ids += np.fromfile(folder / f"{record.name}.bin", f"<{dtype[0]}{int(dtype[4:]) // 8}").tolist()
     full = [document for document in documents if document]
     assert ids == [token for document in full for token in document]
     assert starts == np.cumsum([0, *map(len, full)]).tolist()[: len(full)]
-    assert sum(record.documents for record in writer.records) == len(full)
-    assert all(record.tokens == shard_tokens for record in writer.records[:-1])
+    assert sum(record.documents for record in records) == len(full)
+    assert all(record.tokens == shard_tokens for record in records[:-1])
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
@@ -312,6 +322,65 @@ def test_preparing_loses_nothing_and_splits_by_text_alone(
         assert max(map(content_hash, val)) < min(map(content_hash, train))
         assert train == [text for text in order if text in set(train)]
     assert sorted(sides[0][1]) == sorted(sides[1][1])
+
+
+def content_hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.lists(TEXTS | st.just(""), min_size=2, max_size=40).filter(lambda texts: len({*texts, ""}) > 2),
+    deduplicate=st.booleans(),
+    workers=st.integers(1, 3),
+    kills=st.lists(st.integers(1, 6), max_size=4),
+    save_every_s=st.sampled_from([0.0, 10.0]),
+    shard_tokens=st.integers(20, 150),
+)
+def test_neither_workers_nor_interruptions_change_a_byte(
+    texts: list[str],
+    deduplicate: bool,
+    workers: int,
+    kills: list[int],
+    save_every_s: float,
+    shard_tokens: int,
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        path = Path(name) / "a.jsonl"
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+
+        def made(out: str, workers: int, stop_after: int | None = None) -> dict[str, bytes]:
+            def stop(progress: Progress) -> None:
+                nonlocal stop_after
+                if stop_after is not None:
+                    stop_after -= 1
+                    if stop_after == 0:
+                        raise KeyboardInterrupt
+
+            prepare(
+                open_source(path),
+                ByteTokenizer(),
+                Path(name) / out,
+                deduplicate=deduplicate,
+                workers=workers,
+                shard_tokens=shard_tokens,
+                save_every_s=save_every_s,
+                progress=stop,
+            )
+            files = (file for file in (Path(name) / out).rglob("*") if file.is_file())
+            return {file.name: file.read_bytes() for file in files}
+
+        whole = made("whole", 1)
+        patch.setattr(content, "BLOCK_BYTES", 60)
+        for blocks in kills:
+            with suppress(KeyboardInterrupt):
+                made("out", workers, blocks)
+        assert made("out", workers) == whole
+        manifest = json.loads(whole["manifest.json"])
+        full = [text for text in texts if text]
+        kept = len(set(full)) if deduplicate else len(full)
+        assert manifest["left_out"].get("empty", 0) == len(texts) - len(full)
+        assert sum(manifest[side]["documents"] for side in ("train", "val")) == kept
 
 
 def documents(split: Split) -> list[str]:

@@ -150,7 +150,7 @@ def prepare(
             val_fraction=val_fraction,
             shard_tokens=shard_tokens,
             deduplicate=deduplicate,
-            workers=workers or os.cpu_count() or 1,
+            workers=(os.cpu_count() or 1) if workers is None else workers,
             progress=show,
         )
     status.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.data.sources.base import Block, Document, Errors, Faults, Place
+from pellucid.data.sources.text import WORD_END
 from pellucid.errors import TokenizerError
 from pellucid.tokenizers import Tokenizer, special
 
@@ -24,9 +24,6 @@ DIGEST_BYTES = 16
 
 _BATCH_CHARACTERS = 1 << 22
 _PIECE_CHARACTERS = 1 << 18
-# Where a letter or digit stands before white space, every tokenizer that splits text into words before it
-# merges (GPT-2, cl100k, o200k, …) has a border, as byte and character tokenizers have everywhere.
-WORD_END = re.compile(r"(?<=[^\W_])(?=\s)")
 
 
 def pieces(text: str, start: int, stop: int, size: int = _PIECE_CHARACTERS) -> Iterator[str]:

@@ -33,12 +33,12 @@ from pellucid.data.manifest import (
 )
 from pellucid.data.progress import Clock, Report
 from pellucid.data.shards import PARTIAL, ids_dtype, open_shards
-from pellucid.data.sources.base import Block, Source, characters, documents, texts
+from pellucid.data.sources.base import Block, Source, characters, documents
 from pellucid.data.workers import Setup, in_order, process_workers
 from pellucid.errors import ConfigError, DataError, PellucidError
 from pellucid.runtime.files import fsync_directory, require_space, require_writable, storage_errors
 from pellucid.tokenizers import Tokenizer
-from pellucid.tokenizers.accelerate import Encoder, fastest_encoder
+from pellucid.tokenizers.accelerate import Encoder, fastest_encoder, start_early
 
 SHARD_TOKENS = 100_000_000
 
@@ -79,6 +79,8 @@ def prepare(
     the input is bad or too short to be split; StorageError when the disk is full or `out` cannot be written.
     What was finished stays, and the same call goes on from there; where no shard was, nothing is left.
     """
+    if source.size_bytes >= _TOO_FEW_BYTES:
+        start_early(tokenizer)
     recipe = plan(
         source, tokenizer, val_fraction=val_fraction, shard_tokens=shard_tokens, deduplicate=deduplicate
     )
@@ -100,7 +102,6 @@ def prepare(
             journal = Journal(recipe=recipe, division=(seen.division.rule, seen.division.limit))
         else:
             encoder = encoder_for(tokenizer, source, sample_of(source))
-        _log.info("%s", encoder.note)
         return assemble(
             partial(_encoded_here, source, tokenizer, encoder, recipe, out, workers),
             tokenizer,
@@ -306,10 +307,10 @@ def _workers(
 def encoder_for(tokenizer: Tokenizer, source: Source, sample: tuple[str, ...]) -> Encoder:
     """The fastest one that is equal on the sample; where there is little to encode, the tokenizer's own."""
     if source.size_bytes < _TOO_FEW_BYTES:
-        return Encoder(
-            tokenizer.kind, tokenizer.encode_batch, f"{tokenizer.kind}: encodes this little by itself"
-        )
-    return fastest_encoder(tokenizer, sample)
+        return Encoder(tokenizer.kind, tokenizer.encode_batch, note="")
+    encoder = fastest_encoder(tokenizer, sample)
+    _log.info("%s", encoder.note)
+    return encoder
 
 
 # Before it ------------------------------------------------------------------------------------------
@@ -337,32 +338,56 @@ def survey(source: Source, recipe: Recipe) -> Survey:
                 "more text or another data.val_fraction"
             )
         return Survey(Division("tail", border), sample_of(source))
-    return Survey(Division("content-hash", _hash_limit(source, fraction)), sample_of(source))
+    return _survey_by_hash(source, fraction)
+
+
+class _Sample:
+    """The first texts that it is given, about a million characters."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._room = _SAMPLE_CHARACTERS
+
+    @property
+    def is_full(self) -> bool:
+        return self._room <= 0
+
+    def add(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            if not self.is_full:
+                self._texts.append(text[: self._room])
+                self._room -= len(text)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self._texts)
 
 
 def sample_of(source: Source) -> tuple[str, ...]:
     """The first texts of a source, about a million characters."""
-    sample: list[str] = []
-    room = _SAMPLE_CHARACTERS
-    for text in texts(source):
-        sample.append(text[:room])
-        room -= len(text)
-        if room <= 0:
+    sample = _Sample()
+    for document in documents(source):
+        sample.add(document.texts)
+        if sample.is_full:
             break
-    return tuple(sample)
+    return sample.texts
 
 
-def _hash_limit(source: Source, val_fraction: float) -> int:
-    """Texts with a hash below this are for validation. Reads only until both sides are seen to have one."""
+def _survey_by_hash(source: Source, val_fraction: float) -> Survey:
+    """Texts with a hash below the limit are for validation. Reads only until both sides are seen to have one."""
     limit = int(val_fraction * (1 << 64))
     lowest, highest = 1 << 64, -1
     is_paired = False
+    sample = _Sample()
     for document in documents(source):
         is_paired = document.target is not None
         value = content_hash(digest(document))
         lowest, highest = min(lowest, value), max(highest, value)
-        if lowest < limit <= highest:
-            return limit
+        sample.add(document.texts)
+        if lowest < limit <= highest and sample.is_full:
+            break
+    if lowest < limit <= highest:
+        return Survey(Division("content-hash", limit), sample.texts)
     if highest < 0:
         raise DataError(f"{source.name}: no document has any text; give files with text in them")
     if lowest == highest and is_paired:
@@ -375,7 +400,8 @@ def _hash_limit(source: Source, val_fraction: float) -> int:
             f"{source.name}: all documents are one and the same text, so none can be held out for "
             "validation; give more documents, or one .txt file, which is split by its tail"
         )
-    return lowest + 1 if lowest >= limit else highest
+    limit = lowest + 1 if lowest >= limit else highest
+    return Survey(Division("content-hash", limit), sample.texts)
 
 
 def expected_bytes(source: Source, recipe: Recipe, encoder: Encoder, sample: tuple[str, ...]) -> int:

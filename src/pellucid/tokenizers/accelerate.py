@@ -14,8 +14,10 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from itertools import product
@@ -82,25 +84,59 @@ def fastest_encoder(tokenizer: Tokenizer, sample: Sequence[str] = ()) -> Encoder
     if isinstance(tokenizer, HuggingFaceTokenizer) and (reason := _unfit(tokenizer.tokenizer_json())):
         return without(f"{reason}, which {LIBRARY} is not asked to do")
     try:
-        library = require(LIBRARY, extra="data", purpose="encoding faster")
+        started = _start(tokenizer)
+        other = started.unequal or _first_unequal([*_limited(sample)], started.fast.encode, tokenizer)
     except MissingLibraryError:
         return without(
             f"{LIBRARY} is not installed; pip install 'pellucid[data]' makes this about 9 times faster"
         )
-    except Exception as error:  # a wheel of another machine
-        return without(f"{LIBRARY} cannot be loaded ({_brief(error)})")
-    try:
-        fast = _Fastokens(library, tokenizer)
-        texts = [*_hard_texts(_named_strings(tokenizer)), *_limited(sample)]
-        other = _first_unequal(texts, fast.encode, tokenizer)
     except BaseException as error:
         if not _is_fault(error):
             raise
         return without(f"{LIBRARY} cannot encode as it does ({_brief(error)})")
     if other is not None:
         return without(f"{LIBRARY} gave other ids for {_shown(other)}")
-    note = f"{LIBRARY} {metadata.version(LIBRARY)}, equal to {name} on {len(texts):,} texts"
-    return Encoder(LIBRARY, fast.encode_batch, note, is_accelerated=True)
+    compared = started.compared + len(sample)
+    note = f"{LIBRARY} {metadata.version(LIBRARY)}, equal to {name} on {compared:,} texts"
+    return Encoder(LIBRARY, started.fast.encode_batch, note, is_accelerated=True)
+
+
+def start_early(tokenizer: Tokenizer) -> None:
+    """Let a thread load and prove the faster encoder that `fastest_encoder` will want, while others do their work."""
+    if isinstance(tokenizer, TiktokenTokenizer):
+        thread = threading.Thread(target=_started_or_not, args=(tokenizer,), daemon=True)
+        thread.start()
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A loaded accelerator, and how it did on the built-in texts."""
+
+    fast: _Fastokens
+    compared: int
+    unequal: str | None
+
+
+_STARTED: dict[str, _Started] = {}
+"""By the tokenizer's fingerprint: what was started in this process, which takes a third of a second each."""
+_STARTING = threading.Lock()
+
+
+def _start(tokenizer: TiktokenTokenizer | HuggingFaceTokenizer) -> _Started:
+    """Load and prove the accelerator, once a process. Raises MissingLibraryError, and whatever fastokens raises."""
+    with _STARTING:
+        if tokenizer.fingerprint not in _STARTED:
+            library = require(LIBRARY, extra="data", purpose="encoding faster")
+            fast = _Fastokens(library, tokenizer)
+            texts = [*_hard_texts(_named_strings(tokenizer))]
+            unequal = _first_unequal(texts, fast.encode, tokenizer)
+            _STARTED[tokenizer.fingerprint] = _Started(fast, len(texts), unequal)
+        return _STARTED[tokenizer.fingerprint]
+
+
+def _started_or_not(tokenizer: TiktokenTokenizer) -> None:
+    with suppress(BaseException):  # who wants it meets the same error
+        _start(tokenizer)
 
 
 # The accelerator --------------------------------------------------------------------------------------

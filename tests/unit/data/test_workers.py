@@ -177,7 +177,7 @@ def test_a_killed_process_is_a_clear_error(
             list(results)
 
 
-def test_a_script_without_a_guard_can_use_processes_and_what_libraries_print_is_not_an_answer(
+def test_a_script_without_a_guard_can_use_processes(
     tmp_path: Path, saved: Path
 ) -> None:
     """`multiprocessing` would run the script once more in every process."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pellucid.errors import TokenizerError
-from pellucid.tokenizers import Tokenizer, build
+from pellucid.tokenizers import Tokenizer, accelerate, build
 from pellucid.tokenizers.accelerate import SAMPLE_CHARACTERS, Encoder, fastest_encoder
 
 fastokens = pytest.importorskip(
@@ -30,6 +30,12 @@ TEXTS = [
     *(run * 30_000 for run in (" ", "\n", "\r\n", "a", "1", "=", "中")),
     *(chr(code) for code in range(0x3000, 0x3100)),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a fresh process."""
+    monkeypatch.setattr(accelerate, "_STARTED", {})
 
 
 @pytest.fixture(scope="module")

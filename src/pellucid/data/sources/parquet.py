@@ -13,6 +13,7 @@ import numpy as np
 from pellucid.data.sources.base import Block, Document, Faults, Place, Reading
 from pellucid.data.sources.content import REPLACED, Entry, Unusable, not_text
 from pellucid.data.sources.records import document, missing, no_text
+from pellucid.data.sources.stored import LocalFile
 from pellucid.data.sources.stored import reading as reading_file
 from pellucid.errors import DataError
 from pellucid.runtime.extras import require
@@ -35,7 +36,12 @@ def _opened(entry: Entry) -> Generator[Any]:
     parquet = require("pyarrow.parquet", extra="data", purpose="reading a .parquet file")
     with reading_file(entry.file):
         stream = entry.file.open()
-    with stream, _damage(entry), parquet.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=False) as file:
+    is_remote = not isinstance(entry.file, LocalFile)  # where reading ahead saves requests
+    with (
+        stream,
+        _damage(entry),
+        parquet.ParquetFile(stream, buffer_size=1 << 20, pre_buffer=is_remote) as file,
+    ):
         yield file
 
 
@@ -89,6 +95,11 @@ class _Rows:
                     faults.count("empty", where)
                 else:
                     yield found
+        if row != self.stop:
+            raise DataError(
+                f"{self.entry.file.where}: gave {row - self.first:,} rows of the {self.stop - self.first:,} that it "
+                f"says it has from row {self.first + 1:,} on; fetch or write it again"
+            )
 
     def _batches(self) -> Iterator[Any]:
         if self.values is not None:

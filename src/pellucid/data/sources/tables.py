@@ -176,8 +176,7 @@ class Table:
         for name in self.reading.fields:
             if name not in names:
                 raise DataError(
-                    f"{entry.file.where}, line 1: {missing(name, names, self.reading)}; the first line of the file "
-                    "must name its fields"
+                    f"{entry.file.where}, line 1, which names the fields: {missing(name, names, self.reading)}"
                 )
         columns = tuple(names.index(name) for name in self.reading.fields)
         line = 1 + _lines_before(entry, start)

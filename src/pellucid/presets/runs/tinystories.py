@@ -6,7 +6,6 @@ from pellucid.presets.models import tinystories as models
 from pellucid.tokenizers import GPT2Config
 from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
 
-
 TINYSTORIES = "hub:roneneldan/TinyStories"
 """Eldan & Li 2023, arXiv:2305.07759: two million stories that a four-year-old understands."""
 
