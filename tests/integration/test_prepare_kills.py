@@ -24,9 +24,15 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def write_texts(path: Path, count: int, distinct: int) -> Path:
-    texts = [f"{n % distinct}: {'a word and more of it ' * (1 + n % 7)}" for n in range(count)]
+    texts = [f"{n}: {'a word and more of it ' * (1 + n % 7)}" for n in range(distinct)]
+    texts = [texts[number % distinct] for number in range(count)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
     return path
+
+
+def duplicates(directory: Path) -> int:
+    manifest = json.loads((directory / "manifest.json").read_text())
+    return manifest["train"]["duplicates"] + manifest["val"]["duplicates"]
 
 
 @pytest.fixture
@@ -46,11 +52,12 @@ from pellucid.data.prepare import prepare
 from pellucid.data.sources import content, open_source
 from pellucid.tokenizers import ByteTokenizer
 
-path, folder, deduplicate = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True"
+path, folder, deduplicate, save_every_s = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "True", int(sys.argv[4])
 content.BLOCK_BYTES = 500
 
 def made(out):
-    prepare(open_source(path), ByteTokenizer(), out, shard_tokens=1000, save_every_s=0, deduplicate=deduplicate)
+    prepare(open_source(path), ByteTokenizer(), out, shard_tokens=500, save_every_s=save_every_s,
+            deduplicate=deduplicate)
     return {file.relative_to(out): file.read_bytes() for file in out.rglob("*") if file.is_file()}
 
 def killed(out, moment):
@@ -86,13 +93,16 @@ print(moment)
 """
 
 
-@pytest.mark.parametrize("deduplicate", [False, True])
-def test_a_kill_before_any_access_to_the_directory_changes_nothing(folder: Path, deduplicate: bool) -> None:
+@pytest.mark.parametrize(("deduplicate", "save_every_s"), [(False, 0), (True, 10)])
+def test_a_kill_before_any_access_to_the_directory_changes_nothing(
+    folder: Path, deduplicate: bool, save_every_s: int
+) -> None:
     path = write_texts(folder / "a.jsonl", count=30, distinct=13 if deduplicate else 30)
-    words = [sys.executable, "-c", EVERY_MOMENT, path, folder, str(deduplicate)]
+    words = [sys.executable, "-c", EVERY_MOMENT, path, folder, str(deduplicate), str(save_every_s)]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) > 60, "moments"
+    assert duplicates(folder / "whole") == (17 if deduplicate else 0)
 
 
 # At random moments
@@ -155,6 +165,7 @@ def test_kills_at_random_moments_change_nothing(folder: Path, deduplicate: bool,
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert contents(out) == contents(folder / "whole")
+    assert duplicates(out) == (5000 if deduplicate else 0)
 
 
 # A worker

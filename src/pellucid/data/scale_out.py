@@ -200,10 +200,7 @@ def prepare_scaled(
     or failed, also with other tasks, workers or another executor. Raises what `prepare` raises, WorkerError when
     tasks have failed without a word here (Ray), and what datatrove raises.
     """
-    if isinstance(executor, str) and executor not in _FACTORIES:
-        raise ConfigError(
-            f"executor: wanted one of {', '.join(_FACTORIES)}, or what makes one, not {executor!r}"
-        )
+    factory = _factory(executor) if isinstance(executor, str) else executor
     if tasks < 1:
         raise ConfigError(f"tasks: wanted at least 1, not {tasks}")
     job = plan_job(
@@ -220,7 +217,6 @@ def prepare_scaled(
     if (made := already_prepared(job.out, job.recipe)) is not None:
         return made
     folder = _absolute(logs) if logs else job.out.with_name(f"{job.out.name}.logs")
-    factory = _FACTORIES[executor] if isinstance(executor, str) else executor
 
     def made_of(step: PipelineStep, name: str, **settings: Any) -> PipelineExecutor:
         given = {"logging_dir": str(folder / name), "skip_completed": False, **(options or {}), **settings}
@@ -250,6 +246,19 @@ def prepare_scaled(
             f"{job.out}: was not assembled; {folder / 'assemble'} says why. Then run the same again"
         )
     return read_manifest(job.out)
+
+
+def _factory(name: str) -> ExecutorFactory:
+    """Raises ConfigError for a name that there is not, and for Slurm where it is not."""
+    if name not in _FACTORIES:
+        raise ConfigError(f"executor: wanted one of {', '.join(_FACTORIES)}, or what makes one, not {name!r}")
+    if name == "ray":
+        require("ray", extra="cluster", purpose="preparing data on a Ray cluster")
+    if name == "slurm" and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "executor: slurm wants the command sbatch, which is not here; call it where jobs are submitted"
+        )
+    return _FACTORIES[name]
 
 
 def plan_job(

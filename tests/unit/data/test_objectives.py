@@ -335,8 +335,8 @@ def test_running_text_can_be_cut_out_of_paired_data(pairs: Split) -> None:
 
 def test_the_data_table_knows_the_fields_of_pairs() -> None:
     tree = {"objective": {"kind": "paired", "source_field": "question"}}
-    assert from_tree(DataConfig, tree).pair_fields == ("question", "target")
-    assert DataConfig().pair_fields is None
+    assert from_tree(DataConfig, tree).reading.pair_fields == ("question", "target")
+    assert DataConfig().reading.pair_fields is None
     with pytest.raises(
         ConfigError, match=r"objective\.kind: there is no kind 'spam_corruption'; did you mean"
     ):

@@ -271,7 +271,7 @@ def test_a_sample_is_compared_up_to_its_limit(small: Tokenizer, monkeypatch: pyt
     seen.clear()
     fastest_encoder(small, ["word " * 100_000] * 5)
     assert built_in < SAMPLE_CHARACTERS
-    assert sum(seen) - built_in == SAMPLE_CHARACTERS
+    assert sum(seen) == SAMPLE_CHARACTERS  # the built-in ones were compared before, in this process
 
 
 def test_many_threads_share_an_encoder(gpt2: Tokenizer) -> None:
