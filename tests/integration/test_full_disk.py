@@ -10,6 +10,7 @@ import pytest
 
 from pellucid import checkpoint
 from pellucid.cli.main import main
+from pellucid.data import prepare as prepare_module
 from pellucid.errors import StorageError
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
@@ -122,6 +123,33 @@ def test_a_disk_that_fills_up_while_preparing_costs_no_finished_shard(
     assert {name: (disk / "out" / name).stat().st_ino for name in list(before)[:-1]} == dict(
         list(before.items())[:-1]
     )
+    found, wanted = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (disk / "out", workdir / "whole")
+    )
+    assert found == wanted
+
+
+def test_a_disk_that_is_full_for_the_manifest_alone_leaves_no_half_of_it(
+    small_disk, workdir, capsys, monkeypatch
+):
+    (workdir / "a.jsonl").write_text("".join(f'{{"text": "text {number}"}}\n' for number in range(60)))
+    disk, write = small_disk(2), prepare_module.write_manifest
+
+    def fill_first(directory, manifest):
+        with (disk / "other").open("wb") as file:
+            file.write(bytes(shutil.disk_usage(disk).free))
+        write(directory, manifest)
+
+    words = ["prepare", "a.jsonl", "--shard-tokens", "100"]
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "write_manifest", fill_first)
+        assert main([*words, "--out", str(disk / "out")]) == 2
+    assert "no space left on device" in capsys.readouterr().err
+    assert not (disk / "out/manifest.json").exists()
+    (disk / "other").unlink()
+    assert main([*words, "--out", str(disk / "out")]) == 0
+    assert main([*words, "--out", "whole"]) == 0
     found, wanted = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in (disk / "out", workdir / "whole")

@@ -212,7 +212,7 @@ from pellucid.tokenizers import ByteTokenizer
 
 content.BLOCK_BYTES = 20_000
 module._FEW_BYTES = 0
-path, out = map(Path, sys.argv[1:])
+path, out, shard_tokens = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 started, popen = [], subprocess.Popen
 
 def watched(*words, **settings):
@@ -229,29 +229,33 @@ def kill_one(progress):
         started[1].send_signal(signal.SIGKILL)
 
 def run(progress):
-    return module.prepare(open_source(path), ByteTokenizer(), out, shard_tokens=30_000, workers=2, progress=progress)
+    return module.prepare(open_source(path), ByteTokenizer(), out, shard_tokens=shard_tokens, workers=2,
+                          progress=progress, save_every_s=0)
 
 try:
     run(kill_one)
 except WorkerError as error:
     print(error)
 assert [process.poll() is not None for process in started] == [True, True], "a worker was left behind"
-assert (out / "train-00001.bin").exists(), "finished shards are kept"
+assert (out / "train-00001.bin").exists() == (shard_tokens < 10**6), "finished shards are kept"
 assert not (out / "manifest.json").exists()
-run(None)
+calls = []
+run(calls.append)
+assert calls[0].source_bytes > 20 * 20_000 > calls[0].source_bytes_here, "it began anew"
 """
 
 
-def test_a_killed_worker_is_said_and_the_same_call_finishes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_tokens", [30_000, 10**8])
+def test_a_killed_worker_is_said_and_the_same_call_finishes(tmp_path: Path, shard_tokens: int) -> None:
     path, out = write_texts(tmp_path / "a.jsonl", 20_000, 20_000), tmp_path / "out"
-    words = [sys.executable, "-c", KILL_A_WORKER, path, out]
+    words = [sys.executable, "-c", KILL_A_WORKER, path, out, str(shard_tokens)]
     result = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == (
         "a worker that encodes text ended with status -9: out of memory? Use fewer --workers; what is finished is "
         "kept, and the same command goes on from there\n"
     )
-    prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=30_000)
+    prepare(open_source(path), ByteTokenizer(), tmp_path / "whole", shard_tokens=shard_tokens)
     assert contents(out) == contents(tmp_path / "whole")
 
 

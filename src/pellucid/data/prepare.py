@@ -35,7 +35,7 @@ from pellucid.data.progress import Clock, Report
 from pellucid.data.shards import PARTIAL, ids_dtype, open_shards
 from pellucid.data.sources.base import Block, Source, characters, documents
 from pellucid.data.workers import Setup, in_order, process_workers
-from pellucid.errors import ConfigError, DataError, PellucidError
+from pellucid.errors import ConfigError, DataError, UserError
 from pellucid.runtime.files import fsync_directory, require_space, require_writable, storage_errors
 from pellucid.tokenizers import Tokenizer
 from pellucid.tokenizers.accelerate import Encoder, fastest_encoder, start_early
@@ -263,7 +263,7 @@ def assemble(
             write_manifest(out, manifest)
             fsync_directory(out)
             remove_journal(out)
-        except (PellucidError, OSError):
+        except (UserError, OSError):  # after any other end, such as a worker's, the same call goes on
             assembler.close()
             if not assembler.has_shards:
                 remove_unfinished(out)

@@ -20,27 +20,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import shutil
 import sys
-import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
+from types import ModuleType
+from typing import Any, Literal
 
 from pellucid import tokenizers
 from pellucid.config import Config, from_tree
 from pellucid.data.assembly import Assembler, Journal
-from pellucid.data.encoding import DIGEST_BYTES, BlockEncoder, Division, EncodedBlock, EncodedSide
+from pellucid.data.encoding import BlockEncoder, Division, EncodedBlock
 from pellucid.data.manifest import (
-    FORMAT_VERSION,
     TOKENIZER,
     Manifest,
     Recipe,
@@ -48,6 +42,7 @@ from pellucid.data.manifest import (
     read_manifest,
     sha256_json,
 )
+from pellucid.data.parts import Part
 from pellucid.data.prepare import (
     SHARD_TOKENS,
     already_prepared,
@@ -62,15 +57,13 @@ from pellucid.data.prepare import (
     survey,
 )
 from pellucid.data.sources import open_source
-from pellucid.data.sources.base import Block, Faults, Place, Portion, Reading, Source, texts
+from pellucid.data.sources.base import Block, Place, Portion, Reading, Source, texts
 from pellucid.data.sources.builtin import PREFIX as BUILTIN
 from pellucid.data.sources.folders import STANDARD_INPUT
 from pellucid.data.sources.hub import PREFIX as HUB
 from pellucid.errors import ConfigError, DataError, WorkerError
 from pellucid.runtime.extras import require
 from pellucid.runtime.files import (
-    ASIDE_SUFFIX,
-    fsync_directory,
     remove_leftovers,
     require_space,
     require_writable,
@@ -94,9 +87,6 @@ PORTION_BYTES = 64 << 20
 """Stored bytes of the source in a part: what a kill costs at most, a task."""
 
 _JOB = "job.json"
-_STARTS = np.dtype("<i8")
-_DIGESTS = np.dtype(f"V{DIGEST_BYTES}")
-
 _log = logging.getLogger(__name__)
 
 ExecutorFactory = Callable[..., PipelineExecutor]
@@ -128,7 +118,7 @@ class Job:
         """The folder of the parts, which goes when the shards are whole."""
         return self.out.with_name(f"{self.out.name}.parts")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 (hex) of what determines every part."""
         return sha256_json([self.recipe.key, self.division.rule, self.division.limit, self.portion_bytes])
@@ -137,13 +127,14 @@ class Job:
     def portions(self) -> Sequence[Portion]:
         return self.source.portions(self.portion_bytes)
 
-    def part(self, number: int) -> Path:
-        return self.parts / f"{number:06d}.blocks"
+    def part(self, number: int) -> Part:
+        path = self.parts / f"{number:06d}.blocks"
+        return Part(path, self.key, number, self.recipe.dtype, self.recipe.source.errors)
 
     def missing(self, numbers: Sequence[int] | None = None) -> list[int]:
         """The numbers of the portions, of these or of all, that are not encoded yet."""
         asked = range(len(self.portions)) if numbers is None else numbers
-        return [number for number in asked if not _is_there(self.part(number), self, number)]
+        return [number for number in asked if not self.part(number).is_there()]
 
     def tokenizer(self) -> Tokenizer:
         return tokenizers.load(self.parts / TOKENIZER)
@@ -161,13 +152,13 @@ class Job:
     def encoded(self, assembler: Assembler) -> Generator[EncodedBlock]:
         """The blocks that an assembler needs next, out of the parts."""
         for number in range(len(self.portions)):
-            for begin, block in _read_part(self.part(number), self, number):
+            for begin, block in self.part(number).read():
                 if block.end <= assembler.next:
                     continue
                 if begin < assembler.next:
                     raise DataError(
                         f"{self.out}: was begun by a preparation on one machine, up to a place inside a block of "
-                        f"{self.part(number).name}; go on with that one, or remove the directory"
+                        f"{self.part(number).path.name}; go on with that one, or remove the directory"
                     )
                 yield block
 
@@ -225,7 +216,7 @@ def prepare_scaled(
     missing = job.missing()
     _log.info("%s: %d of %d parts to encode; logs: %s", job.out, len(missing), len(job.portions), folder)
     encode_tasks = min(tasks, len(job.portions))
-    with _printing_to(folder / "launch.log"):
+    with _printing_to(folder / "launch.log"), _main_hidden() if executor == "local" else nullcontext():
         encode = made_of(EncodePortions(job), "encode", tasks=encode_tasks, workers=workers)
         final = made_of(AssembleShards(job), "assemble", tasks=1, workers=1)
         if isinstance(final, SlurmPipelineExecutor):  # returns at once, and waits for the other by itself
@@ -373,24 +364,21 @@ class EncodePortions(PipelineStep):
         for number in missing:
             blocks = self.job.blocks(number, whole=not tokenizer.cuts_at_words)
             with self.track_time("part"), storage_errors(self.job.parts):
-                self._write(number, blocks, encode)
+                self.job.part(number).write(self._encoded(blocks, encode))
             self.stat_update("parts")
         return data
 
-    def _write(self, number: int, blocks: Iterator[Block], encode: BlockEncoder) -> None:
-        count = 0
-        with _written_aside(self.job.part(number)) as part:
-            part.write(_line(_Head(job=self.job.key, part=number)))
-            for block in blocks:
-                encoded = encode(block)
-                count += 1
-                _write_block(part, block.begin, encoded)
-                for side in (encoded.train, encoded.val):
-                    self.stat_update("documents", value=len(side.starts), unit="block")
-                    self.stat_update("tokens", value=len(side.ids), unit="block")
-                for reason, found in encoded.faults.counts.items():
-                    self.stat_update(f"left out or mended: {reason}", value=found, unit="block")
-            part.write(_line(_Tail(blocks=count)))
+    def _encoded(
+        self, blocks: Iterator[Block], encode: BlockEncoder
+    ) -> Generator[tuple[Place, EncodedBlock]]:
+        for block in blocks:
+            encoded = encode(block)
+            yield block.begin, encoded
+            for side in (encoded.train, encoded.val):
+                self.stat_update("documents", value=len(side.starts), unit="block")
+                self.stat_update("tokens", value=len(side.ids), unit="block")
+            for reason, found in encoded.faults.counts.items():
+                self.stat_update(f"left out or mended: {reason}", value=found, unit="block")
 
 
 class AssembleShards(PipelineStep):
@@ -440,7 +428,7 @@ def _require_parts(job: Job, logs: Path | None = None) -> None:
     if missing := job.missing():
         raise WorkerError(
             f"{job.parts}: {len(missing)} of {len(job.portions)} parts are missing (the first: "
-            f"{job.part(missing[0]).name}), because tasks have failed or were killed"
+            f"{job.part(missing[0]).path.name}), because tasks have failed or were killed"
             + (f"; {logs / 'encode'} says why" if logs else "")
             + ". The others are kept: run the same again"
         )
@@ -472,149 +460,12 @@ def _printing_to(path: Path) -> Generator[None]:
         setup_default_logger()
 
 
-# Parts ------------------------------------------------------------------------------------------------
-#
-# A line of JSON (`_Head`), then for each block a line of JSON (`_BlockHead`) and its arrays, one behind the other:
-# of train and then val the ids, starts, digests and document bytes, little-endian. Last a line of JSON (`_Tail`).
-
-
-class _Head(Config):
-    format_version: int = FORMAT_VERSION
-    job: str
-    """`Job.key`."""
-    part: int
-
-
-class _SideHead(Config):
-    """How long the arrays of one side are."""
-
-    ids: int
-    starts: int
-    documents: int
-    text_bytes: int
-
-
-class _BlockHead(Config):
-    begin: tuple[int, int]
-    end: tuple[int, int]
-    source_bytes: int
-    train: _SideHead
-    val: _SideHead
-    left_out: dict[str, int] = Field(default_factory=dict[str, int])
-    first_left_out: dict[str, str] = Field(default_factory=dict[str, str])
-    crc32: int
-    """Of the bytes of the arrays."""
-
-
-class _Tail(Config):
-    blocks: int
-
-
 @contextmanager
-def _written_aside(path: Path) -> Generator[IO[bytes]]:
-    """A file that appears under its name when it is whole and on the disk; of a failed one nothing stays."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{ASIDE_SUFFIX}")
+def _main_hidden() -> Generator[None]:
+    """Processes that are spawned meanwhile do not import the caller's script, which would call this again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
     try:
-        with aside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
-
-
-def _line(value: Config) -> bytes:
-    return value.model_dump_json().encode() + b"\n"
-
-
-def _write_block(part: IO[bytes], begin: Place, block: EncodedBlock) -> None:
-    arrays = [array.tobytes() for side in (block.train, block.val) for array in _arrays(side)]
-    crc32 = 0
-    for array in arrays:
-        crc32 = zlib.crc32(array, crc32)
-    head = _BlockHead(
-        begin=begin,
-        end=block.end,
-        source_bytes=block.source_bytes,
-        train=_lengths(block.train),
-        val=_lengths(block.val),
-        left_out=dict(block.faults.counts),
-        first_left_out=block.faults.first,
-        crc32=crc32,
-    )
-    part.write(_line(head))
-    part.writelines(arrays)
-
-
-def _arrays(side: EncodedSide) -> tuple[NDArray[Any], ...]:
-    return side.ids, side.starts.astype(_STARTS), side.digests, side.document_bytes.astype(_STARTS)
-
-
-def _lengths(side: EncodedSide) -> _SideHead:
-    return _SideHead(
-        ids=len(side.ids), starts=len(side.starts), documents=len(side.digests), text_bytes=side.text_bytes
-    )
-
-
-def _is_there(path: Path, job: Job, number: int) -> bool:
-    """Whether a part of this job was written to its end."""
-    try:
-        with path.open("rb") as file:
-            return file.readline() == _line(_Head(job=job.key, part=number))
-    except FileNotFoundError:
-        return False
-
-
-def _read_part(path: Path, job: Job, number: int) -> Generator[tuple[Place, EncodedBlock]]:
-    """(where it begins, block) of a part, in order, one in memory at a time. Raises DataError for a damaged one."""
-    if not _is_there(path, job, number):
-        raise DataError(f"{path}: missing, or of another preparation; run the encoding again")
-    with path.open("rb") as file:
-        file.readline()
-        count = 0
-        while True:
-            try:
-                line: dict[str, Any] = json.loads(file.readline())
-                if "blocks" in line:
-                    if from_tree(_Tail, line).blocks != count:
-                        raise ValueError("a block is missing")
-                    return
-                head = from_tree(_BlockHead, line)
-                block = _read_block(file, head, job)
-            except (ValueError, ConfigError) as error:
-                raise DataError(
-                    f"{path}: damaged in or behind block {count} ({error}); remove the file and run the encoding again"
-                ) from None
-            yield Place(*head.begin), block
-            count += 1
-
-
-def _read_block(file: IO[bytes], head: _BlockHead, job: Job) -> EncodedBlock:
-    ids_dtype = np.dtype(job.recipe.dtype).newbyteorder("<")
-    crc32 = 0
-
-    def array(length: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        nonlocal crc32
-        data = file.read(length * dtype.itemsize)
-        crc32 = zlib.crc32(data, crc32)
-        return np.frombuffer(data, dtype)
-
-    train, val = (
-        EncodedSide(
-            ids=array(side.ids, ids_dtype),
-            starts=array(side.starts, _STARTS),
-            text_bytes=side.text_bytes,
-            digests=array(side.documents, _DIGESTS),
-            document_bytes=array(side.documents, _STARTS),
-        )
-        for side in (head.train, head.val)
-    )
-    if crc32 != head.crc32:
-        raise ValueError("its checksum differs")
-    faults = Faults(job.recipe.source.errors)
-    faults.counts.update(head.left_out)
-    faults.first |= head.first_left_out
-    return EncodedBlock(Place(*head.end), head.source_bytes, train, val, faults)
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -108,9 +108,7 @@ def test_standard_input_is_a_source(workdir, workers):
 def test_what_has_come_and_what_is_there_is_said(cli, workdir):
     write_lines(workdir / "a.jsonl", [*TEXTS, "long " * 300, ""])
     said = cli("prepare", "a.jsonl", "--out", "out").err.splitlines()
-    assert said[0] == "byte: encodes this little by itself"
-    assert said[1].startswith("100%: 41 documents, 0.0 MB, ")
-    assert " documents/s, " in said[1]
+    assert any(line.startswith("100%: 41 documents, 0.0 MB, ") and " documents/s, " in line for line in said)
     longest = next(line for line in said if "longest 1,501" in line)
     assert longest.startswith("  documents: median 28 tokens, ")
     assert any(line.startswith("  windows: ") and " of 1,024, " in line for line in said)

@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from pellucid.config import from_tree
 from pellucid.data.cache import cache_folder, prepare_cached
 from pellucid.data.config import DataConfig
 from pellucid.data.prepare import prepare
+from pellucid.data.progress import Progress
 from pellucid.data.shards import open_shards
-from pellucid.data.sources import Reading, open_source
+from pellucid.data.sources import Reading, content, open_source
 from pellucid.errors import ConfigError, DataError
 from pellucid.tokenizers import ByteConfig, ByteTokenizer, CharConfig, GPT2Config
 
@@ -71,6 +73,31 @@ def test_a_damaged_entry_is_made_again(jsonl: Jsonl, stories: list[str]) -> None
     (out / "train-00000.bin").write_bytes(whole[:-1])
     assert prepare_cached(path, ByteConfig()) == out
     assert (out / "train-00000.bin").read_bytes() == whole
+
+
+def test_an_unfinished_entry_is_gone_on_with(
+    cache: Path,
+    jsonl: Jsonl,
+    stories: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(content, "BLOCK_BYTES", 200)
+    path = str(jsonl(stories))
+
+    def stop(progress: Progress) -> None:
+        if progress.documents > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_cached(path, ByteConfig(), progress=stop)
+    (entry,) = (cache / "prepared").glob("[!.]*")
+    assert (entry / "unfinished.json").is_file()
+    with caplog.at_level(logging.INFO, logger="pellucid"):
+        assert prepare_cached(path, ByteConfig()) == entry
+    assert f"{entry}: going on after " in caplog.text
+    open_shards(entry).verify()
+    assert [file.name for file in (cache / "prepared").iterdir()] == [entry.name]
 
 
 def test_raw_text_needs_a_tokenizer(jsonl: Jsonl, stories: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from pellucid.data.manifest import is_prepared
 from pellucid.data.prepare import prepare
-from pellucid.data.shards import ShardSet, Split, open_shards
+from pellucid.data.shards import ShardSet, ShardWriter, Split, open_shards, verify_shard
 from pellucid.data.sources import open_source
 from pellucid.errors import DataError
 from pellucid.tokenizers import ByteTokenizer
@@ -123,6 +123,77 @@ def test_a_manifest_cannot_name_files_elsewhere(directory: Path) -> None:
     edit(directory, train=tree["train"])
     with pytest.raises(DataError, match=r"train\.shards\.0\.name"):
         open_shards(directory)
+
+
+# Writing
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_shard_appears_when_it_is_full_and_the_last_when_it_is_finished(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "train", dtype="uint16", shard_tokens=10)
+    writer.write(np.arange(7, dtype=np.uint16), np.array([0, 5]))
+    assert files(tmp_path) == ["train-00000.bin.partial", "train-00000.starts.partial"]
+    writer.write(np.arange(16, dtype=np.uint16), np.array([0, 3, 14]))
+    assert writer.tokens == 23
+    assert files(tmp_path) == [
+        f"train-0000{name}"
+        for name in ("0.bin", "0.starts", "1.bin", "1.starts", "2.bin.partial", "2.starts.partial")
+    ]
+    records = writer.finish()
+    assert [(record.name, record.tokens, record.documents) for record in records] == [
+        ("train-00000", 10, 3),
+        ("train-00001", 10, 1),
+        ("train-00002", 3, 1),
+    ]
+    for record in records:
+        verify_shard(tmp_path, record)
+    assert np.fromfile(tmp_path / "train-00001.starts", "<u8").tolist() == [0]
+    assert np.fromfile(tmp_path / "train-00002.starts", "<u8").tolist() == [1]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_writer_goes_on_where_another_was(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "val", dtype="uint32", shard_tokens=10)
+    writer.write(np.arange(14, dtype=np.uint32), np.array([0, 11]))
+    state = writer.sync()
+    assert (len(state.finished), state.tokens, state.documents) == (1, 4, 1)
+    writer.write(np.arange(50, dtype=np.uint32), np.array([0]))  # of this nobody knows
+    writer.close()
+    again = ShardWriter(tmp_path, "val", dtype="uint32", shard_tokens=10, state=state)
+    assert again.tokens == 14
+    again.write(np.arange(20, 23, dtype=np.uint32), np.array([1]))
+    first, second = again.finish()
+    assert (first, second.tokens, second.documents) == (state.finished[0], 7, 2)
+    verify_shard(tmp_path, second)
+    assert np.fromfile(tmp_path / "val-00001.bin", "<u4").tolist() == [10, 11, 12, 13, 20, 21, 22]
+    assert np.fromfile(tmp_path / "val-00001.starts", "<u8").tolist() == [1, 5]
+
+
+def test_a_writer_goes_on_where_another_had_just_finished_a_shard(tmp_path: Path) -> None:
+    """The kill came between the shard's own name and the journal that would have known of it."""
+    writer = ShardWriter(tmp_path, "train", dtype="uint16", shard_tokens=10)
+    writer.write(np.arange(4, dtype=np.uint16), np.array([0]))
+    state = writer.sync()
+    writer.write(np.arange(6, dtype=np.uint16), np.array([0]))
+    writer.close()
+    assert files(tmp_path) == ["train-00000.bin", "train-00000.starts"]
+    again = ShardWriter(tmp_path, "train", dtype="uint16", shard_tokens=10, state=state)
+    again.write(np.arange(50, 56, dtype=np.uint16), np.array([0]))
+    (record,) = again.finish()
+    verify_shard(tmp_path, record)
+    assert np.fromfile(tmp_path / "train-00000.bin", "<u2").tolist() == [0, 1, 2, 3, *range(50, 56)]
+
+
+def test_shards_are_numbered_from_where_is_said_and_one_may_be_empty(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, "train", dtype="uint16", first_number=41)
+    (record,) = writer.finish(allow_empty=True)
+    assert (record.name, record.tokens, record.documents) == ("train-00041", 0, 0)
+    verify_shard(tmp_path, record)
+    assert ShardWriter(tmp_path, "val", dtype="uint16").finish() == []
+    assert files(tmp_path) == ["train-00041.bin", "train-00041.starts"]
 
 
 # The fingerprint

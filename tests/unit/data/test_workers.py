@@ -177,9 +177,7 @@ def test_a_killed_process_is_a_clear_error(
             list(results)
 
 
-def test_a_script_without_a_guard_can_use_processes(
-    tmp_path: Path, saved: Path
-) -> None:
+def test_a_script_without_a_guard_can_use_processes(tmp_path: Path, saved: Path) -> None:
     """`multiprocessing` would run the script once more in every process."""
     blocks_of(tmp_path / "texts", 5)
     script = tmp_path / "script.py"
