@@ -12,6 +12,7 @@ from pydantic import Field
 from pellucid.config import Config, from_tree
 from pellucid.data.sources.base import SourceRecord
 from pellucid.errors import ConfigError, DataError
+from pellucid.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -147,7 +148,7 @@ def passport(recipe: dict[str, Any]) -> dict[str, Any]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2)
-    (directory / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_atomic(directory / MANIFEST, text + "\n")
 
 
 def is_prepared(directory: Path) -> bool:

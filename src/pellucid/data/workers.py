@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import pellucid
 from pellucid.data.encoding import BlockEncoder, EncodedBlock, Encoding
 from pellucid.data.sources.base import Block
 from pellucid.errors import PellucidError, WorkerError
 from pellucid.tokenizers import load
 from pellucid.tokenizers.accelerate import fastest_encoder
 
+_ROOT = str(Path(pellucid.__file__).parent.parent)
 _AHEAD = 2
 """Blocks in the making or waiting for their turn, a worker."""
 
@@ -89,8 +91,14 @@ class _Process:
     """A worker process, seen from outside."""
 
     def __init__(self, setup: Setup) -> None:
-        # One thread each: the workers share the cores already.
-        environment = os.environ | {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {
+            # One thread each: the workers share the cores already.
+            "RAYON_NUM_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+            # The package that is running here, and nothing that happens to lie in the current folder.
+            "PYTHONSAFEPATH": "1",
+            "PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pellucid.data.workers"],
             stdin=subprocess.PIPE,
