@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pellucid.data.sources import texts
+from pellucid.data.sources import documents
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.presets import run_preset
 from pellucid.train.hooks.metrics import read_facts
@@ -109,7 +109,8 @@ class Texts:
 
     @classmethod
     def of_the_corpus(cls) -> "Texts":
-        text = "".join(texts(BuiltinSource("shakespeare")))
+        (corpus,) = documents(BuiltinSource("shakespeare"), whole=True)
+        text = corpus.text
         border = int(len(text) * 0.9)
         return cls(text[:border], text[border:])
 

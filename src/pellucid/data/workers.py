@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pellucid
 from pellucid.data.encoding import BlockEncoder, EncodedBlock, Encoding
 from pellucid.data.sources.base import Block
 from pellucid.errors import PellucidError, WorkerError
 from pellucid.tokenizers import load
 from pellucid.tokenizers.accelerate import fastest_encoder
 
-_ROOT = str(Path(pellucid.__file__).parent.parent)
+_ROOT = str(Path(__file__).parents[2])
 _AHEAD = 2
 """Blocks in the making or waiting for their turn, a worker."""
 
