@@ -44,6 +44,7 @@ def prepare_here(source: str, out: Path, workers: int, *, accelerated: bool) -> 
 
     if not accelerated:
         module.fastest_encoder = lambda tokenizer, sample=(): Encoder("tiktoken", tokenizer.encode_batch, "")
+        module.start_early = lambda tokenizer: None
     tokenizer = tokenizers.build("gpt2")
     began = time.perf_counter()
     manifest = module.prepare(open_source(source), tokenizer, out, workers=workers)
@@ -76,12 +77,11 @@ def tiktoken_here(source: str, threads: int) -> dict[str, Any]:
 
 def datasets_here(source: str, out: Path, processes: int) -> dict[str, Any]:
     out.mkdir()
-    began = time.perf_counter()
     command = [sys.executable, str(PEER), source, str(out), "--processes", str(processes)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    return {"seconds": time.perf_counter() - began, "tokens": int(done.stdout.split()[-1])}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure_here(name: str, source: str, workers: int) -> dict[str, Any]:

@@ -6,6 +6,8 @@ As nanoGPT's data/openwebtext/prepare.py does it: https://github.com/karpathy/na
 from __future__ import annotations
 
 import argparse
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     words = parser.parse_args()
     disable_progress_bars()
+    began = time.perf_counter()
     kind = "parquet" if words.input.suffix == ".parquet" else "json"
     cache = str(words.out / "cache")
     data = load_dataset(kind, data_files=str(words.input), split="train", cache_dir=cache)
@@ -48,7 +51,7 @@ def main() -> None:
         ids[place : place + len(joined)] = joined
         place += len(joined)
     ids.flush()
-    print(total)
+    print(json.dumps({"seconds": time.perf_counter() - began, "tokens": total}))
 
 
 if __name__ == "__main__":

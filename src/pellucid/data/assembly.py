@@ -127,6 +127,7 @@ class Assembler:
 
     def add(self, block: EncodedBlock) -> None:
         """Append a block's ids."""
+        self.is_between_blocks = False
         for number, (side, encoded) in enumerate(
             zip(self.sides.values(), (block.train, block.val), strict=True)
         ):
@@ -134,6 +135,7 @@ class Assembler:
         self._faults.add(block.faults)
         self.next = block.end
         self.source_bytes += block.source_bytes
+        self.is_between_blocks = True
 
     def save(self) -> None:
         """Make everything up to `next` survive a kill or a power cut."""

@@ -59,6 +59,7 @@ def prepare_cached(
             _require_tokenizer(shards, tokenizer)
         if reading.pair_fields is not None:
             require_pairs(shards.train, str(directory))
+        _require_made_so(shards, reading, deduplicate=deduplicate)
         return directory
     source, built = _open(path, tokenizer, reading)
     recipe = plan(source, built, val_fraction=val_fraction, deduplicate=deduplicate)
@@ -143,6 +144,21 @@ def _require_tokenizer(shards: ShardSet, config: TokenizerConfig) -> None:
             f"{shards.directory}: was prepared with tokenizer {found}, the config makes another of that "
             f"kind ({wanted[:12]}), for example by other special tokens; {fix}"
         )
+
+
+def _require_made_so(shards: ShardSet, reading: Reading, *, deduplicate: bool) -> None:
+    """Raise DataError where a prepared directory was made without what is asked for now."""
+    found = shards.manifest
+    asked = {
+        "data.deduplicate": (deduplicate, found.deduplicated),
+        "data.document_marker": (reading.document_marker, found.source.document_marker),
+    }
+    for name, (wanted, was) in asked.items():
+        if wanted and wanted != was:
+            raise DataError(
+                f"{shards.directory}: was prepared with {name}={was}, and {wanted} is asked for; prepare the text "
+                f"again, or leave {name} out"
+            )
 
 
 def _alphabet_of(shards: ShardSet) -> Callable[[], list[str]]:

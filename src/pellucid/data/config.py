@@ -38,7 +38,8 @@ class DataConfig(Config):
     deduplicate: bool = False
     """Keep only the first of equal documents."""
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """The part held out for validation: the tail of a single text, documents by their content's hash."""
+    """The part held out for validation: the tail of a single text, documents by their content's hash. A stream holds
+    out data.stream.val_documents instead."""
     stream: StreamConfig = StreamConfig()
     """Training straight from the source, without preparing all of it first."""
     shuffle_shards: Annotated[int, Field(ge=1)] = 5
@@ -60,6 +61,15 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.mixture and self.path != DataConfig.model_fields["path"].default:
+            raise ValueError(
+                f"mixture and path: {self.path!r} would not be read; make it a member, or leave it out"
+            )
+        if self.stream.enabled and self.deduplicate:
+            raise ValueError(
+                "deduplicate and stream.enabled: to tell whether a document came before, all of them must be prepared; "
+                "leave one of the two out"
+            )
         name = "data.mixture" if self.mixture else "data.stream.enabled" if self.stream.enabled else None
         if name and isinstance(self.objective, PairedConfig):
             raise ValueError(

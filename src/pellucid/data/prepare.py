@@ -96,12 +96,14 @@ def prepare(
         journal = begun(out, recipe)
         if journal is None:
             seen = survey(source, recipe)
-            encoder = encoder_for(tokenizer, source, seen.sample)
-            expected = expected_bytes(source, recipe, encoder, seen.sample)
-            require_space(out, expected, purpose=f"preparing {source.name}")
+            sample = seen.sample
             journal = Journal(recipe=recipe, division=(seen.division.rule, seen.division.limit))
         else:
-            encoder = encoder_for(tokenizer, source, sample_of(source))
+            sample = sample_of(source)
+        encoder = encoder_for(tokenizer, source, sample)
+        remaining = 1 - journal.source_bytes / max(1, source.size_bytes)
+        expected = int(expected_bytes(source, recipe, encoder, sample) * remaining)
+        require_space(out, expected, purpose=f"preparing {source.name}")
         return assemble(
             partial(_encoded_here, source, tokenizer, encoder, recipe, out, workers),
             tokenizer,
@@ -211,7 +213,7 @@ def _differences(found: Recipe, asked: Recipe) -> str:
 @contextmanager
 def locked(out: Path) -> Generator[None]:
     """Only one process prepares `out`; another waits, and then finds it prepared."""
-    path = out.with_name(f".{out.name}.lock")
+    path = out.absolute().with_name(f".{out.absolute().name}.lock")
     with storage_errors(path):
         lock = FileLock(path)
         try:
@@ -267,6 +269,11 @@ def assemble(
             assembler.close()
             if not assembler.has_shards:
                 remove_unfinished(out)
+            raise
+        except KeyboardInterrupt:
+            if assembler.is_between_blocks:
+                assembler.save()
+            _log.warning("%s: stopped; the same call goes on from there", out)
             raise
         finally:
             assembler.close()

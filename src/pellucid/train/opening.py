@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -127,12 +129,18 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
 
 
 def _pinned(config: RunConfig, shards: TokenData) -> RunConfig:
-    """The config with the commit of a data set on a hub, so that the run goes on with the bytes it began with."""
-    revision = shards.passport.get("source", {}).get("revision")
-    if revision is None or "@" in config.data.path:
-        return config
-    data = config.data.model_copy(update={"path": f"{config.data.path}@{revision}"})
-    return config.model_copy(update={"data": data})
+    """The config with the commits of data sets on a hub, so that the run goes on with the bytes it began with."""
+
+    def pinned(path: str, passport: Mapping[str, Any]) -> str:
+        revision = passport["source"].get("revision")
+        return path if revision is None or "@" in path else f"{path}@{revision}"
+
+    data, passport = config.data, shards.passport
+    if data.mixture:
+        members = zip(data.mixture, passport["mixture"].values(), strict=True)
+        mixture = tuple(m.model_copy(update={"path": pinned(m.path, made)}) for m, made in members)
+        return config.model_copy(update={"data": data.model_copy(update={"mixture": mixture})})
+    return config.model_copy(update={"data": data.model_copy(update={"path": pinned(data.path, passport)})})
 
 
 def _require_sample_prompt(config: RunConfig, tokenizer: Tokenizer) -> None:

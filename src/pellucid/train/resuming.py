@@ -56,12 +56,10 @@ def resume(
     data = open_data(config, progress=preparing_progress(console))
     expected, found = recorded.get("data"), data.shards.fingerprint
     if expected not in (None, found):
-        before = run.read_passport()
-        changed = [] if before is None else differences(before, data.shards.passport)
         raise ResumeError(
-            f"{directory}: was trained on data with fingerprint {expected[:12]}, and {config.data.path} now has "
+            f"{directory}: was trained on data with fingerprint {expected[:12]}, and {data.shards.name} now has "
             f"{found[:12]}; give the same text and tokenizer, or start a new run with --init {directory}"
-            + "".join(f"\n  {line}" for line in changed)
+            + run.changes_of_data(data.shards.passport)
         )
     newest, faults = checkpoint.newest_valid(directory)
     if faults and newest is None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from pellucid.checkpoint import layout
-from pellucid.config import Tree, to_toml
+from pellucid.config import Tree, differences, to_toml
 from pellucid.errors import ResumeError, StorageError
 from pellucid.runtime.files import remove_leftovers, require_writable, storage_errors, write_atomic
 from pellucid.train.config import RunConfig
@@ -82,12 +82,13 @@ class RunDirectory:
     def write_passport(self, passport: Tree) -> None:
         write_atomic(self.file(PASSPORT), json.dumps(passport, indent=2) + "\n")
 
-    def read_passport(self) -> Tree | None:
-        """None for a run that has none, or a damaged one: it explains, and decides nothing."""
+    def changes_of_data(self, passport: Tree) -> str:
+        """The lines, one below the other, in which data differs from the run's own; none where nothing is recorded."""
         try:
-            return json.loads(self.file(PASSPORT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
+            recorded: Tree = json.loads(self.file(PASSPORT).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # it explains, and decides nothing
+            return ""
+        return "".join(f"\n  {line}" for line in differences(recorded, passport))
 
     def mark_latest(self, step: int) -> None:
         write_atomic(self.path / layout.LATEST, layout.step_directory(self.path, step).name + "\n")

@@ -18,6 +18,7 @@ from pellucid.model import EncoderDecoderLM
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig
 from pellucid.train.opening import build_objective, open_data
+from pellucid.train.rundir import RunDirectory
 
 
 def score_checkpoint(
@@ -44,7 +45,8 @@ def score_checkpoint(
         source = open_source(str(data))
         if not source.is_single_text:
             raise DataError(
-                f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR"
+                f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR --tokenizer "
+                f"{loaded.tokenizer.kind}"
             )
         (document,) = documents(source, whole=True)
         score = evaluate_text(
@@ -67,9 +69,9 @@ def score_checkpoint(
         trained_on = checkpoint.load_train_values(path).get("data")
         if trained_on not in (None, shards.fingerprint):
             raise DataError(
-                f"{opened.shards.directory}: is not what this model was trained on (fingerprint "
-                f"{shards.fingerprint[:12]}, the run had {trained_on[:12]}); the text has changed since. "
-                "Name what to score with --data"
+                f"{name}: is not what this model was trained on (fingerprint {shards.fingerprint[:12]}, the run had "
+                f"{trained_on[:12]}); the text has changed since. Name what to score with --data"
+                + RunDirectory(loaded.path.parent.parent).changes_of_data(shards.passport)
             )
     found = shards.tokenizer
     if found.fingerprint != loaded.tokenizer.fingerprint:

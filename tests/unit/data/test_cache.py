@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -92,7 +93,8 @@ def test_an_unfinished_entry_is_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         prepare_cached(path, ByteConfig(), progress=stop)
     (entry,) = (cache / "prepared").glob("[!.]*")
-    assert (entry / "unfinished.json").is_file()
+    assert 0 < json.loads((entry / "unfinished.json").read_text())["source_bytes"] < Path(path).stat().st_size
+    assert f"{entry}: stopped; the same call goes on from there" in caplog.text
     with caplog.at_level(logging.INFO, logger="pellucid"):
         assert prepare_cached(path, ByteConfig()) == entry
     assert f"{entry}: going on after " in caplog.text

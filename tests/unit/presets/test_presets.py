@@ -289,3 +289,22 @@ def test_the_small_runs_need_no_data_but_the_built_in_corpus(name):
     data = run_preset(name).data
     assert data.path == "builtin:shakespeare"
     assert data.tokenizer.kind in ("byte", "char")
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "tokens"), [("edu-fineweb", 6, 100_000_000), ("edu-fineweb-quick", 4, 10_000_000)]
+)
+def test_fineweb_edu_is_streamed_by_its_tokens_and_accumulates(name, layers, tokens):
+    run = run_preset(name)
+    assert run.data.path == "hub:HuggingFaceFW/fineweb-edu:sample-10BT"
+    assert (run.data.stream.enabled, run.data.tokens_per_epoch, run.train.epochs) == (True, tokens, 1)
+    assert run.data.tokenizer.kind == "cl100k_base"
+    assert run.model.num_layers == layers
+    windows = run.train.batch_tokens // run.model.max_seq_len
+    assert windows // run.train.micro_batch == 16
+
+
+def test_tinystories_comes_from_the_hub():
+    run = run_preset("tinystories")
+    assert run.data.path == "hub:roneneldan/TinyStories"
+    assert run.model == run_preset("tinystories-22m").model

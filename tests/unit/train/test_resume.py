@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -238,8 +239,9 @@ def test_other_text_under_the_same_name_is_refused(train_tiny, workdir, corpus):
     own.write_text(corpus.read_text().replace("the", "teh"))
     with pytest.raises(
         ResumeError, match=r"trained on data with fingerprint \w{12}, and .*own\.txt now has \w{12}"
-    ):
+    ) as error:
         resume(run, console=Console(file=io.StringIO()))
+    assert re.search(r"\n  source\.files\.own\.txt: \w{64} → \w{64}", str(error.value))
 
 
 def test_the_same_text_under_another_name_is_the_same_run(train_tiny, workdir, corpus):
