@@ -164,7 +164,7 @@ def main() -> None:
             }
         )
     base = {row["workers"]: row["seconds"] for row in rows if row["name"] == "tiktoken"}
-    table = Table("", "workers", "seconds", "min … max", "documents/s", "MB/s", "÷ tiktoken", "peak MiB")
+    table = Table("", "workers", "seconds", "min … max", "documents/s", "MB/s", "× tiktoken", "peak MiB")
     for row in rows:
         row["ratio"] = base[row["workers"]] / row["seconds"] if row["workers"] in base else None
         table.add_row(
@@ -178,7 +178,7 @@ def main() -> None:
             f"{row['peak_mib']:,.0f}",
         )
     print(f"{full['documents']:,} documents, {full['bytes'] / 1e6:,.1f} MB, {full['tokens']:,} tokens")
-    Console().print(table)
+    Console(width=110).print(table)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 

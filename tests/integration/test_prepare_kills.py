@@ -157,7 +157,7 @@ made(out.with_name("whole"))
 
 @pytest.mark.parametrize(
     ("deduplicate", "workers"),
-    [(False, 1), (True, 1), pytest.param(True, 2, marks=pytest.mark.slow)],
+    [(True, 1), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((False, 1), (True, 2)))],
 )
 def test_kills_at_random_moments_change_nothing(folder: Path, deduplicate: bool, workers: int) -> None:
     path, out = write_texts(folder / "a.jsonl", 8000, 3000 if deduplicate else 8000), folder / "out"
@@ -245,7 +245,7 @@ assert calls[0].source_bytes > 20 * 20_000 > calls[0].source_bytes_here, "it beg
 """
 
 
-@pytest.mark.parametrize("shard_tokens", [30_000, 10**8])
+@pytest.mark.parametrize("shard_tokens", [30_000, pytest.param(10**8, marks=pytest.mark.slow)])
 def test_a_killed_worker_is_said_and_the_same_call_finishes(tmp_path: Path, shard_tokens: int) -> None:
     path, out = write_texts(tmp_path / "a.jsonl", 20_000, 20_000), tmp_path / "out"
     words = [sys.executable, "-c", KILL_A_WORKER, path, out, str(shard_tokens)]

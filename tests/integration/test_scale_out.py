@@ -79,7 +79,7 @@ def assert_as_here(out: Path, source: Path | str, *, reading: Reading | None = N
 # What comes of it
 
 
-@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize("deduplicate", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_three_tasks_on_two_workers_equal_one_process(stories, tmp_path, capfd, deduplicate):
     manifest = prepare_scaled(
         [stories], "byte", tmp_path / "out", executor="local", tasks=3, workers=2, deduplicate=deduplicate, **SETTINGS
@@ -112,7 +112,7 @@ def stripping_tokenizer(folder: Path) -> str:
     return str(folder / "tokenizer.json")
 
 
-@pytest.mark.parametrize("kind", ["byte", "gpt2", "stripping"])
+@pytest.mark.parametrize("kind", ["byte", pytest.param("gpt2", marks=pytest.mark.slow), "stripping"])
 def test_a_single_text_is_one_part_and_split_by_its_tail(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("pellucid.data.sources.text.PIECE_BYTES", 5000)
     tokenizer = stripping_tokenizer(tmp_path) if kind == "stripping" else kind
@@ -178,7 +178,7 @@ prepare_scaled([sys.argv[1]], "byte", sys.argv[2], **settings)
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="this system has no process groups")
-@pytest.mark.parametrize("parts", [1, 30])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 30])
 def test_killed_while_encoding_and_run_again(stories, tmp_path, wait_until, parts):
     out, settings = tmp_path / "out", {"shard_tokens": 20_000, "portion_bytes": 1000}
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -229,8 +229,14 @@ class PowerCutError(BaseException):
     pass
 
 
-@pytest.mark.parametrize("blocks", [1, 3, 5])
-@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize(
+    ("blocks", "deduplicate"),
+    [
+        (1, True),
+        (3, False),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((1, False), (3, True), (5, True))),
+    ],
+)
 def test_cut_off_while_assembling_and_run_again(stories, tmp_path, monkeypatch, blocks, deduplicate):
     settings = {**SETTINGS, "shard_tokens": 5000, "deduplicate": deduplicate}
     add, left, added = Assembler.add, blocks, []
@@ -341,7 +347,7 @@ def bad(tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_bad_input_is_said_and_what_was_encoded_stays(bad, tmp_path, workers):
     with pytest.raises(DataError, match=r"b\.jsonl, line 41: not JSON"):
         prepare_scaled([bad], "byte", tmp_path / "out", executor="local", tasks=2, workers=workers)
@@ -434,6 +440,7 @@ def slurm(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Slurm's commands are shell scripts here")
+@pytest.mark.slow
 def test_jobs_that_are_submitted_to_slurm(stories, tmp_path, slurm, capfd):
     options = {"time": "1:00:00", "partition": "cpu"}
     out = tmp_path / "out"

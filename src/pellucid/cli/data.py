@@ -25,8 +25,8 @@ def data() -> None:
 @group.command("inspect")
 def inspect(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made by `pellucid prepare`.")],
-    documents: Annotated[int, typer.Option("--documents", help="How many documents are shown.")] = 3,
-    tokens: Annotated[int, typer.Option("--tokens", help="How much of each, in tokens.")] = 100,
+    documents: Annotated[int, typer.Option("--documents", min=0, help="How many documents are shown.")] = 3,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How much of each, in tokens.")] = 100,
     seed: Annotated[int, typer.Option("--seed", help="Which ones.")] = 0,
     json: Json = False,
 ) -> int:

@@ -42,6 +42,29 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="JSON on standard output, an object a line; messages go to standard error."),
 ]
+TextField = Annotated[str, typer.Option("--text-field", help="The field of a record that holds the text.")]
+DocumentMarker = Annotated[
+    str | None,
+    typer.Option(
+        "--document-marker",
+        metavar="TEXT",
+        help="What stands between documents of a text file, e.g. '<|endoftext|>'.",
+        show_default=False,
+    ),
+]
+FileFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="SUFFIX",
+        help="Of standard input and of files whose suffix names no format, e.g. jsonl.",
+        show_default=False,
+    ),
+]
+FaultPolicy = Annotated[
+    Literal["strict", "replace", "skip"],
+    typer.Option("--errors", help="Bytes that are not UTF-8: stop, replace them, or skip the document."),
+]
 Target = Annotated[
     Path | None,
     typer.Argument(

@@ -6,16 +6,17 @@ import shlex
 from collections.abc import Iterator, Mapping
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.cli.options import Json, print_json
+from pellucid.cli.options import DocumentMarker, FaultPolicy, FileFormat, Json, TextField, print_json
 from pellucid.errors import ConfigError
 from pellucid.runtime.console import StatusLine, message_console, told
 
 if TYPE_CHECKING:
     from pellucid.data.progress import Progress
+    from pellucid.tokenizers import Tokenizer
 
 
 def register(app: typer.Typer) -> None:
@@ -45,31 +46,10 @@ def prepare(
         Path | None,
         typer.Option("--ranks-file", help="The ranks of cl100k_base or o200k_base.", show_default=False),
     ] = None,
-    text_field: Annotated[
-        str, typer.Option("--text-field", help="The field of a record that holds the text.")
-    ] = "text",
-    document_marker: Annotated[
-        str | None,
-        typer.Option(
-            "--document-marker",
-            metavar="TEXT",
-            help="What stands between documents of a text file, e.g. '<|endoftext|>'.",
-            show_default=False,
-        ),
-    ] = None,
-    file_format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="SUFFIX",
-            help="Read all files as if they ended so: jsonl.",
-            show_default=False,
-        ),
-    ] = None,
-    errors: Annotated[
-        Literal["strict", "replace", "skip"],
-        typer.Option("--errors", help="Bytes that are not UTF-8: stop, replace them, or skip the document."),
-    ] = "strict",
+    text_field: TextField = "text",
+    document_marker: DocumentMarker = None,
+    file_format: FileFormat = None,
+    errors: FaultPolicy = "strict",
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Keep only the first of equal documents.")
     ] = False,
@@ -120,14 +100,15 @@ def prepare(
             "--source-field and --target-field name the two sides of a pair; give both or neither"
         )
     pair_fields = (source_field, target_field) if source_field and target_field else None
-    source = open_source(
-        *sources,
-        text_field=text_field,
-        pair_fields=pair_fields,
-        document_marker=document_marker,
-        errors=errors,
-        file_format=file_format,
-    )
+    with told(console, "pellucid.data"):
+        source = open_source(
+            *sources,
+            text_field=text_field,
+            pair_fields=pair_fields,
+            document_marker=document_marker,
+            errors=errors,
+            file_format=file_format,
+        )
     added = [*sentinel_names(sentinels), *(special_tokens or [])]
     settings: dict[str, Any] = {
         "kind": tokenizer,
@@ -165,8 +146,19 @@ def prepare(
     kind = {"kind": built.kind} if built.kind == tokenizer else {"kind": built.kind, "path": tokenizer}
     words = [f"data.path={out}", *(f"data.tokenizer.{k}={_word(v)}" for k, v in (settings | kind).items())]
     preset = "pairs-quick" if pair_fields else "encdec-quick" if sentinels else "quick"
+    words += _prompt_words(built, preset)
     console.print(f"next: {shlex.join(['pellucid', 'train', preset, *words])}", style="bold")
     return 0
+
+
+def _prompt_words(tokenizer: Tokenizer, preset: str) -> list[str]:
+    """A prompt for a run's samples, of the tokenizer's own characters, where it may not know those of a preset's."""
+    from pellucid.tokenizers import CharTokenizer
+
+    if not isinstance(tokenizer, CharTokenizer) or (preset == "quick" and "\n" in tokenizer.alphabet):
+        return []
+    letter = next((character for character in tokenizer.alphabet if character.isalpha()), None)
+    return ["train.sample_tokens=0" if letter is None else f"train.sample_prompt={letter}"]
 
 
 def _word(value: Any) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from pellucid.cli.options import Json, print_json
+from pellucid.cli.options import DocumentMarker, FaultPolicy, FileFormat, Json, TextField, print_json
 from pellucid.errors import DataError
-from pellucid.runtime.console import message_console
+from pellucid.runtime.console import message_console, told
 
 if TYPE_CHECKING:
+    from pellucid.data.sources import Source
     from pellucid.tokenizers import Tokenizer
 
 SHIPPED = ("byte", "gpt2", "p50k_base")
@@ -53,9 +54,10 @@ def train(
             "--special-token", help="A token besides <|endoftext|>; repeatable.", show_default=False
         ),
     ] = None,
-    text_field: Annotated[
-        str, typer.Option("--text-field", help="The field of records that holds the text.")
-    ] = "text",
+    text_field: TextField = "text",
+    document_marker: DocumentMarker = None,
+    file_format: FileFormat = None,
+    errors: FaultPolicy = "strict",
     json: Json = False,
 ) -> int:
     """Learn a byte-level BPE from text.
@@ -64,15 +66,27 @@ def train(
     """
     from time import perf_counter
 
-    from pellucid.data.sources import open_source, texts
+    from pellucid.data.sources import open_source
     from pellucid.tokenizers.huggingface import HuggingFaceTokenizer
+    from pellucid.tokenizers.stored import TOKENIZER_JSON
     from pellucid.tokenizers.training import train_bpe
 
     console = message_console()
     start = perf_counter()
-    read = _shown(texts(open_source(*sources, text_field=text_field)), console)
-    tree = train_bpe(read, vocab_size, pattern=pattern, special_tokens=special_tokens or ())
+    if (out / TOKENIZER_JSON).exists():
+        console.print(f"{out}: has a tokenizer.json already, which stays; another is refused", style="yellow")
+    with told(console, "pellucid.data"):
+        source = open_source(
+            *sources,
+            text_field=text_field,
+            document_marker=document_marker,
+            errors=errors,
+            file_format=file_format,
+        )
+        read = _shown(source, console)
+        tree = train_bpe(read, vocab_size, pattern=pattern, special_tokens=special_tokens or ())
     tokenizer = HuggingFaceTokenizer(tree)
+    _require_same(tokenizer, out)
     tokenizer.save(out)
     if tokenizer.vocab_size < vocab_size:
         console.print(
@@ -89,8 +103,15 @@ def train(
         print_json({"directory": str(out), **facts})
         return 0
     console.print(f"{out}: {tokenizer.vocab_size:,} tokens, learned in {perf_counter() - start:.1f} s")
-    field = [] if text_field == "text" else ["--text-field", text_field]
-    prepare = ["pellucid", "prepare", *sources, *field, "--out", f"{out}-shards", "--tokenizer", str(out)]
+    again = ["FILE" if source == "-" else source for source in sources]  # standard input was read to its end
+    options = {
+        "--text-field": None if text_field == "text" else text_field,
+        "--document-marker": document_marker,
+        "--format": file_format,
+        "--errors": None if errors == "strict" else errors,
+    }
+    reading = [word for name, value in options.items() if value is not None for word in (name, value)]
+    prepare = ["pellucid", "prepare", *again, *reading, "--out", f"{out}-shards", "--tokenizer", str(out)]
     console.print(f"next: {shlex.join(prepare)}", style="bold")
     return 0
 
@@ -129,17 +150,39 @@ def inspect(
     return 0
 
 
-def _shown(texts: Iterable[str], console: Console) -> Iterator[str]:
-    """The texts, as they are read; says every other second how much that was."""
+def _require_same(tokenizer: Tokenizer, out: Path) -> None:
+    """Raise DataError where a directory holds a tokenizer.json that is not this tokenizer's."""
+    from tempfile import TemporaryDirectory
+
+    from pellucid.tokenizers.stored import TOKENIZER_JSON
+
+    there = out / TOKENIZER_JSON
+    if not there.exists():
+        return
+    with TemporaryDirectory(prefix="pellucid-") as aside:
+        tokenizer.save(Path(aside))
+        if there.read_bytes() != (Path(aside) / TOKENIZER_JSON).read_bytes():
+            raise DataError(f"{there}: another tokenizer is here already; name another directory with --out")
+
+
+def _shown(source: Source, console: Console) -> Iterator[str]:
+    """The texts, as they are read; says every other second how much that was. Raises DataError where there is none."""
     from time import monotonic
 
+    from pellucid.data.sources import Faults, documents
+
     done, count, said = 0, 0, monotonic()
-    for text in texts:
-        yield text
-        done, count = done + len(text), count + 1
+    faults = Faults(source.reading.errors)
+    for document in documents(source, faults):
+        yield document.text
+        done, count = done + len(document.text), count + 1
         if monotonic() - said >= 2:
             console.print(f"{count:,} texts, {done / 1e6:,.1f} million characters", style="dim")
             said = monotonic()
+    for reason, number in faults.counts.items():
+        console.print(f"left out or mended: {number:,} documents, {reason} (first: {faults.first[reason]})")
+    if count == 0:
+        raise DataError(f"{source.name}: no document has any text; give files with text in them")
     console.print(f"{count:,} texts, {done / 1e6:,.1f} million characters: learning the merges", style="dim")
 
 

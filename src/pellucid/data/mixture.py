@@ -38,8 +38,8 @@ class MixtureOrder:
     of windows none is a whole window away from its share. A member whose windows are used up begins its next epoch,
     whatever the others do. All of it is a pure function of the window's number.
 
-    first_shards: the number that each member's first shard has among the shards of all. An epoch of the mixture
-    has as many windows as the members' epochs together, or tokens_per_epoch.
+    first_shards: the number that each member's first shard (of packed rows: section) has among those of all. An
+    epoch of the mixture has as many windows as the members' epochs together, or tokens_per_epoch.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Mixture:
 
     def order(self, orders: Sequence[Order], windows_per_epoch: int | None) -> MixtureOrder:
         """The order of training, given each member's own."""
-        counts = [len(member.train.shards) for member in self.members]
+        counts = [len(order.shard_tokens) for order in orders]
         first_shards = [0, *accumulate(counts[:-1])]
         return MixtureOrder(
             orders, self.weights, first_shards=first_shards, windows_per_epoch=windows_per_epoch
@@ -155,6 +155,7 @@ def _joined(name: str, splits: Sequence[Split]) -> Split:
         shards=tuple(shard for split in splits for shard in split.shards),
         starts=tuple(starts for split in splits for starts in split.starts),
         text_bytes=sum(split.text_bytes for split in splits),
+        parts=tuple(splits),
     )
 
 

@@ -64,6 +64,8 @@ class Split:
     """The UTF-8 bytes of the text that the ids stand for; 0 where it is not known."""
     is_paired: bool = False
     """Whether documents 2i and 2i + 1 are the source and the target of pair i."""
+    parts: tuple[Split, ...] = ()
+    """The splits whose shards these are, one after the other, where there are several."""
 
     @property
     def title(self) -> str:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, overload
 
@@ -43,11 +45,13 @@ from pellucid.data.sources.base import Block, Document, Faults, Place, Source, S
 from pellucid.errors import ConfigError, DataError
 from pellucid.runtime.files import storage_errors, write_atomic
 from pellucid.tokenizers import Tokenizer
-from pellucid.tokenizers.accelerate import fastest_encoder
+from pellucid.tokenizers.accelerate import SAMPLE_CHARACTERS, EncodeBatch, fastest_encoder
 
 STREAM = "stream.json"
 _ID_BYTES_PER_STORED_BYTE = 3
 """What a stored byte of Parquet becomes as ids, at most, about: for shards whose size is not known yet."""
+_START_BYTES = 8
+_FILE = re.compile(r"train-(\d+)\.(?:bin|starts)")
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +64,9 @@ class StreamConfig(Config):
     shard_bytes: Annotated[int, Field(ge=1)] = 64 << 20
     """Stored bytes of the source that a shard is made from: 64 MiB of Parquet are about 20 million tokens."""
     cache_bytes: Annotated[int, Field(ge=1)] = 2_000_000_000
-    """How much disk the shards may take; the one unused for longest is removed first."""
+    """How much disk the shards may take, those of other runs on the same stream too; the one unused for longest is
+    removed first.
+    """
     val_shard: Annotated[int, Field(ge=0)] = 0
     """The shard whose first documents are for validation."""
     val_documents: Annotated[int, Field(ge=1)] = 1000
@@ -96,6 +102,8 @@ class Ledger(Config):
     """stream.json: what a stream is, and every shard that was ever made of it."""
 
     recipe: StreamRecipe
+    accelerated: bool = False
+    """Whether a faster encoder has proved equal to the tokenizer's own on the first texts."""
     val: SplitRecord | None = None
     made: tuple[MadeShard, ...] = ()
     left_out: dict[str, int] = Field(default_factory=dict[str, int])
@@ -143,23 +151,21 @@ class Stream:
                 f"data.stream.val_shard: {source.name} makes {len(self._portions):,} shard(s), counted from 0, and "
                 f"{settings.val_shard} is not one of them; name another, or lower data.stream.shard_bytes"
             )
-        self._encode = fastest_encoder(tokenizer).encode_batch
+        self._encode: EncodeBatch = tokenizer.encode_batch
         self._lock = threading.RLock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pellucid-stream")
         self._coming: dict[int, Future[None]] = {}
         self._mapped: OrderedDict[int, Ids] = OrderedDict()
         """The shards that are here, the one unused for longest first."""
+        self._in_use: list[int] = []
+        """The shards that windows are taken from, as many as `expect` said: never removed by this run."""
         with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
             with self._alone():
-                record = self._open()
+                self._open()
+                self.val = self._validation()
         self.train: Split = StreamedSplit("train", shards=_Shards(self), stream=self)
         """Its shards come when they are asked for."""
-        self.val = Split(
-            "val",
-            shards=tuple(map_shard(directory, shard, self.recipe.dtype) for shard in record.shards),
-            text_bytes=record.bytes,
-        )
 
     # What a run sees
 
@@ -189,16 +195,31 @@ class Stream:
 
     @property
     def bytes_here(self) -> int:
-        """What the ids of the training shards that are here take on the disk."""
+        """What the ids of the training shards that this run can read take on the disk."""
         with self._lock:
             return sum(ids.nbytes for ids in self._mapped.values())
 
     def verify(self) -> None:
-        """Compare the hashes of everything that is here with the ledger. Raises DataError naming the file."""
-        assert self._ledger.val is not None
-        here = [made.record for number, made in self._made.items() if number in self._mapped]
-        for record in (*self._ledger.val.shards, *here):
-            verify_shard(self.directory, record)
+        """Compare the hashes of everything that is here with the ledger; what is damaged is made again.
+
+        Logs a warning for each such shard. Raises DataError when it cannot be made as it was.
+        """
+        with storage_errors(self.directory), self._alone():
+            self._read_ledger()
+            assert self._ledger.val is not None
+            damaged = [shard for shard in self._ledger.val.shards if not self._is_sound(shard)]
+            if damaged:
+                self.val = Split("val", shards=())  # lets go of the files
+                for shard in damaged:
+                    self._remove_damaged(shard)
+                self.val = self._validation()
+            for number in [*self._mapped]:
+                record = self._made[number].record
+                is_gone = not any(path.exists() for path in self._files(record.name))  # another run's doing
+                if is_gone or not self._is_sound(record):
+                    with self._lock:
+                        del self._mapped[number]
+                    self._remove_damaged(record)
 
     def tokens_of(self, number: int) -> int:
         """How many ids a shard has. Makes it, where it never was."""
@@ -210,6 +231,8 @@ class Stream:
         """The ids of a shard, which is made where it is not here."""
         while True:
             with self._lock:
+                if self._in_use and number not in self._in_use:  # the windows go on to the shards that follow
+                    self._in_use = [*self._in_use[1:], number]
                 if number in self._mapped:
                     self._mapped.move_to_end(number)
                     return self._mapped[number]
@@ -218,6 +241,7 @@ class Stream:
     def expect(self, in_use: Sequence[int], following: Sequence[int]) -> None:
         """Make what is used next ahead of time, where there is room beside what is in use."""
         with self._lock:
+            self._in_use = list(in_use)
             for number in in_use:
                 if number in self._mapped:
                     self._mapped.move_to_end(number)
@@ -287,13 +311,9 @@ class Stream:
             if made is None or not self._is_here(made.record):
                 self._evict(self._expected_bytes(number))
                 fresh, faults = self._write(number)
-                if made is not None and fresh.record != made.record:
-                    raise DataError(
-                        f"{self._source.name}: shard {number} was made again and is not what it was (SHA-256 "
-                        f"{fresh.record.sha256[:16]}…, before {made.record.sha256[:16]}…): the source has changed; "
-                        f"give it as it was, or remove {self.directory} and start a new run"
-                    )
-                if made is None:
+                if made is not None:
+                    self._require_same(f"shard {number}", fresh.record, made.record)
+                else:
                     self._note(fresh, faults)
                 made = fresh
             with self._lock:
@@ -338,26 +358,55 @@ class Stream:
 
     # The directory
 
-    def _open(self) -> SplitRecord:
-        """Bring the directory into order. Returns the record of the validation split, which is made if need be."""
+    def _open(self) -> None:
+        """Bring the directory into order, and find or make its ledger."""
         for leftover in self.directory.glob(f"*{PARTIAL}"):
             leftover.unlink()
         if (self.directory / STREAM).is_file():
             self._read_ledger()
             if self._ledger.recipe != self.recipe:
                 raise DataError(f"{self.directory}: holds another stream; name another data.cache_dir")
+            if self._ledger.accelerated:
+                self._encode = fastest_encoder(self._built).encode_batch
         else:
-            self._ledger, self._made = Ledger(recipe=self.recipe), dict[int, MadeShard]()
-            self._built.save(self.directory / TOKENIZER)
-        val = self._ledger.val or self._make_validation()
-        for number, made in self._made.items():
-            if self._is_here(made.record):
-                self._mapped[number] = map_shard(self.directory, made.record, self.recipe.dtype)
-        return val
+            self._begin()
+        for number in self._lying():
+            if self._is_here(record := self._made[number].record):
+                self._mapped[number] = map_shard(self.directory, record, self.recipe.dtype)
+            else:
+                _log.warning("%s: shard %s is not whole; it is made again", self.directory, record.name)
+                self._remove(record.name)
 
-    def _make_validation(self) -> SplitRecord:
-        portion = self._portions[self._settings.val_shard]
-        blocks = self._source.portion_blocks(portion)
+    def _begin(self) -> None:
+        """Write a new stream's tokenizer, validation and ledger. The texts also prove the faster encoder."""
+        self._built.save(self.directory / TOKENIZER)
+        blocks = self._val_blocks()
+        read = _first_characters(blocks, SAMPLE_CHARACTERS, self._faults())
+        sample = [text for block in read for document in block.chosen for text in document.texts]
+        encoder = fastest_encoder(self._built, sample)
+        _log.info("%s", encoder.note)
+        self._encode = encoder.encode_batch
+        val = self._make_validation(chain(read, blocks))
+        self._write_ledger(Ledger(recipe=self.recipe, accelerated=encoder.is_accelerated, val=val))
+
+    def _validation(self) -> Split:
+        """The validation split, made again where it is not whole."""
+        record = self._ledger.val
+        assert record is not None
+        if not all(map(self._is_here, record.shards)):
+            _log.warning("%s: the validation shard is not whole; it is made again", self.directory)
+            made = self._make_validation(self._val_blocks())
+            self._require_same("the validation shard", made.shards[0], record.shards[0])
+        return Split(
+            "val",
+            shards=tuple(map_shard(self.directory, shard, self.recipe.dtype) for shard in record.shards),
+            text_bytes=record.bytes,
+        )
+
+    def _val_blocks(self) -> Iterator[Block]:
+        return iter(self._source.portion_blocks(self._portions[self._settings.val_shard]))
+
+    def _make_validation(self, blocks: Iterator[Block]) -> SplitRecord:
         chosen = _first(blocks, self._settings.val_documents, self._faults())
         made, _ = self._encode_into(chosen, "val", 0)
         if made.record.documents == 0:
@@ -365,14 +414,22 @@ class Stream:
                 f"{self._source.name}: shard {self._settings.val_shard} has no document that could be held out for "
                 "validation; name another data.stream.val_shard, or raise data.stream.shard_bytes"
             )
-        record = SplitRecord(
+        return SplitRecord(
             documents=made.record.documents,
             tokens=made.record.tokens,
             bytes=made.text_bytes,
             shards=(made.record,),
         )
-        self._write_ledger(self._ledger.model_copy(update={"val": record}))
-        return record
+
+    def _require_same(self, what: str, fresh: ShardRecord, before: ShardRecord) -> None:
+        """Raise DataError when a shard that was made again has other hashes. What was made is removed."""
+        if fresh != before:
+            self._remove(fresh.name)
+            raise DataError(
+                f"{self._source.name}: {what} was made again and is not what it was (SHA-256 "
+                f"{fresh.sha256[:16]}…, before {before.sha256[:16]}…): the source has changed; "
+                f"give it as it was, or remove {self.directory} and start a new run"
+            )
 
     def _note(self, made: MadeShard, faults: Faults) -> None:
         left_out = dict(self._ledger.left_out)
@@ -398,26 +455,89 @@ class Stream:
         self._ledger = ledger
         self._made = {_number(made.record): made for made in ledger.made}
 
+    def _files(self, name: str) -> tuple[Path, Path]:
+        return self.directory / f"{name}.bin", self.directory / f"{name}.starts"
+
+    def _sizes(self, record: ShardRecord) -> tuple[int, int]:
+        """The bytes of a shard's two files."""
+        return record.tokens * ids_dtype(self.recipe.dtype).itemsize, record.documents * _START_BYTES
+
     def _is_here(self, record: ShardRecord) -> bool:
-        path = self.directory / f"{record.name}.bin"
-        return path.is_file() and path.stat().st_size == record.tokens * ids_dtype(self.recipe.dtype).itemsize
+        files = zip(self._files(record.name), self._sizes(record), strict=True)
+        return all(path.is_file() and path.stat().st_size == size for path, size in files)
+
+    def _is_sound(self, record: ShardRecord) -> bool:
+        """Whether a shard's files have their hashes; a warning where they do not."""
+        try:
+            verify_shard(self.directory, record)
+        except (DataError, FileNotFoundError):
+            _log.warning("%s: shard %s is damaged; it is made again", self.directory, record.name)
+            return False
+        return True
 
     def _expected_bytes(self, number: int) -> int:
         made = self._made.get(number)
-        if made is None:
-            return _ID_BYTES_PER_STORED_BYTE * self._settings.shard_bytes
-        return made.record.tokens * ids_dtype(self.recipe.dtype).itemsize
+        return (
+            _ID_BYTES_PER_STORED_BYTE * self._settings.shard_bytes
+            if made is None
+            else sum(self._sizes(made.record))
+        )
 
     def _evict(self, coming_bytes: int, *, besides: int | None = None) -> None:
-        """Remove shards, the one unused for longest first, until so many bytes more fit the budget."""
+        """Remove shards until so many bytes more fit the budget, for whoever is alone in the directory.
+
+        First this run's, the one unused for longest first, then those that only other runs have read; never those
+        that this run takes windows from. What another run has mapped stays readable there; where the system does not
+        allow to remove it, it stays on the disk, and is tried again the next time.
+        """
         with self._lock:
-            while self._mapped:
-                oldest = next(iter(self._mapped))
-                if self.bytes_here + coming_bytes <= self._settings.cache_bytes or oldest == besides:
+            lying = self._lying()
+            sizes = {number: ids.nbytes for number, ids in self._mapped.items()} | lying
+            taken = sum(sizes.values()) + coming_bytes
+            others = sorted(lying.keys() - self._mapped.keys(), key=self._last_use)
+            for number in (*self._mapped, *others):
+                if taken <= self._settings.cache_bytes:
                     return
-                del self._mapped[oldest]
-                for suffix in (".bin", ".starts"):
-                    (self.directory / f"{self._made[oldest].record.name}{suffix}").unlink(missing_ok=True)
+                if number == besides or number in self._in_use:
+                    continue
+                self._mapped.pop(number, None)
+                if self._remove(self._made[number].record.name):
+                    taken -= sizes[number]
+
+    def _lying(self) -> dict[int, int]:
+        """The training shards in the directory, with the bytes of their files.
+
+        Files that the ledger does not know are removed: their run was killed before it had noted them.
+        """
+        found: dict[int, int] = {}
+        for path in self.directory.glob("train-*"):
+            if (match := _FILE.fullmatch(path.name)) is None:
+                continue
+            if (number := int(match[1])) in self._made:
+                found[number] = found.get(number, 0) + path.stat().st_size
+            else:
+                self._remove(path.stem)
+        return {number: found[number] for number in self._made if number in found}
+
+    def _last_use(self, number: int) -> float:
+        """When a shard's file was read or written last, as far as the file system keeps it."""
+        states = [path.stat() for path in self._files(self._made[number].record.name) if path.exists()]
+        return max(max(state.st_atime, state.st_mtime) for state in states)
+
+    def _remove_damaged(self, record: ShardRecord) -> None:
+        if not self._remove(record.name):
+            raise DataError(
+                f"{self._files(record.name)[0]}: is damaged, and another process has it open; end that one first"
+            )
+
+    def _remove(self, name: str) -> bool:
+        """Remove a shard's files. Returns whether the system allowed it: Windows does not while they are mapped."""
+        try:
+            for path in self._files(name):
+                path.unlink(missing_ok=True)
+        except PermissionError:
+            return False
+        return True
 
     def _alone(self) -> FileLock:
         """Held by the one process that changes the directory."""
@@ -453,6 +573,15 @@ def _first(blocks: Iterator[Block], count: int, faults: Faults) -> Iterator[Bloc
         count -= len(chosen)
         if count == 0:
             return
+
+
+def _first_characters(blocks: Iterator[Block], count: int, faults: Faults) -> list[_Chosen]:
+    """Read blocks until they have so many characters; all of their documents."""
+    read: list[_Chosen] = []
+    while count > 0 and (block := next(blocks, None)) is not None:
+        read.append(_Chosen(block, list(block.documents(faults))))
+        count -= sum(len(text) for document in read[-1].chosen for text in document.texts)
+    return read
 
 
 def _without_first(blocks: Iterator[Block], count: int, faults: Faults) -> Iterator[Block]:

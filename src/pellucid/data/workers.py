@@ -122,7 +122,7 @@ class _Process:
     def _send(self, value: object) -> None:
         try:
             _write(self._input, value)
-        except BrokenPipeError:
+        except OSError:  # BrokenPipeError, or on Windows EINVAL
             raise self._death() from None
 
     def _death(self) -> WorkerError:
@@ -134,7 +134,7 @@ class _Process:
         )
 
     def close(self) -> None:
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             self._input.close()
         self._output.close()
         self._process.wait()
@@ -160,7 +160,10 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             answer: object = encoder(block)
         except PellucidError as error:
             answer = error
-        _write(answers, answer)
+        try:
+            _write(answers, answer)
+        except OSError:  # nobody waits for the answer any more
+            return
 
 
 def main() -> None:
@@ -168,8 +171,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes: the first one decides
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with suppress(BrokenPipeError):  # nobody waits for the answer any more
-        _serve(sys.stdin.buffer, answers)
+    _serve(sys.stdin.buffer, answers)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,10 @@ def build(tokenizer: str | Mapping[str, Any] | TokenizerConfig, corpus: Corpus |
     try:
         config = from_tree(_Choice, {"tokenizer": tokenizer}).tokenizer
     except ConfigError as error:
-        raise TokenizerError(str(error)) from None
+        kind = tokenizer.get("kind") if isinstance(tokenizer, Mapping) else tokenizer
+        is_known = not isinstance(kind, str) or kind in members(_ByKind)
+        places = "" if is_known else "; or name a path that exists, or OWNER/NAME of the hub"
+        raise TokenizerError(f"{error}{places}") from None
     return config.build(corpus)
 
 

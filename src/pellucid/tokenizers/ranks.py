@@ -12,6 +12,7 @@ import lzma
 import os
 import tempfile
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,7 @@ def stand_ins() -> dict[int, int]:
     return {byte: byte for byte in printable} | {0x100 + index: byte for index, byte in enumerate(others)}
 
 
+@lru_cache(maxsize=1)
 def _gpt2_merges() -> str:
     packed = resources.files("pellucid.tokenizers") / "vocabularies" / "gpt2_vocab.bpe.xz"
     try:

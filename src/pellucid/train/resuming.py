@@ -35,11 +35,18 @@ def resume(
     """Go on with a run from its newest whole checkpoint, or from its start when it was killed before one.
 
     `changes` are overrides such as `train.steps=2000`. What would make it another run (its model, tokenizer,
-    data, seed, batch) is refused with ResumeError; every other change is said. Raises CheckpointError when
-    checkpoints are there and every one is damaged.
+    data, seed, batch) is refused with ResumeError, and so is a run that another process is training; every other
+    change is said. Raises CheckpointError when checkpoints are there and every one is damaged.
     """
-    console = console or message_console()
     run = RunDirectory.existing(directory)
+    with run.alone():
+        return _resume(run, changes, device=device, console=console or message_console(), hooks=hooks)
+
+
+def _resume(
+    run: RunDirectory, changes: Sequence[str], *, device: str | None, console: Console, hooks: Sequence[Hook]
+) -> RunResult:
+    directory = run.path
     stored = read_toml(run.file(CONFIG))
     config = from_tree(RunConfig, override(stored, changes), where=str(directory) if not changes else "")
     refuse_another_run(from_tree(RunConfig, stored), config)

@@ -44,12 +44,13 @@ def train(
     weights = initial_weights(init, plan, data.tokenizer) if init else None
     require_checkpoint_space(plan, Path(config.run.dir) if config.run.dir else RUNS)
     run = RunDirectory.create(config)
-    surroundings = environment(torch.get_num_threads(), plan.device.type)
-    surroundings["data"] = data.shards.fingerprint
-    run.write_environment({**surroundings, "init": str(init.absolute())} if init else surroundings)
-    run.write_passport(data.shards.passport)
-    run.write_config(plan.config)
-    return Session.begin(run, plan, order, data, console, weights=weights).train(hooks)
+    with run.alone():
+        surroundings = environment(torch.get_num_threads(), plan.device.type)
+        surroundings["data"] = data.shards.fingerprint
+        run.write_environment({**surroundings, "init": str(init.absolute())} if init else surroundings)
+        run.write_passport(data.shards.passport)
+        run.write_config(plan.config)
+        return Session.begin(run, plan, order, data, console, weights=weights).train(hooks)
 
 
 def initial_weights(init: Path, plan: Plan, tokenizer: Tokenizer) -> Mapping[str, Tensor]:

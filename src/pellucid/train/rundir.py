@@ -6,6 +6,8 @@ import json
 import platform
 import shutil
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from pellucid.checkpoint import layout
 from pellucid.config import Tree, differences, to_toml
@@ -57,8 +60,29 @@ class RunDirectory:
         if not (path / CONFIG).is_file():
             raise ResumeError(f"{path}: there is no run to resume (no {CONFIG} in it)")
         require_writable(path / layout.CHECKPOINTS)
-        remove_leftovers(path / layout.CHECKPOINTS)
         return cls(path)
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Hold the run: two processes that train it at once would write over each other.
+
+        Removes what a killed process was writing. Raises ResumeError while another process holds it.
+        """
+        lock = FileLock(self.file(".lock"))
+        with storage_errors(self.path):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ResumeError(
+                    f"{self.path}: another process is training this run; wait for it, or stop it"
+                ) from None
+        try:
+            remove_leftovers(self.path / layout.CHECKPOINTS)
+            yield
+        finally:
+            with suppress(OSError):
+                self.file(".lock").unlink()
+            lock.release()
 
     def file(self, name: str) -> Path:
         return self.path / name

@@ -60,6 +60,15 @@ def test_the_seed_chooses_the_documents(cli, directory):
     assert len({numbers(seed) for seed in range(5)}) > 1
 
 
+@pytest.mark.parametrize(("option", "value"), [("--documents", -1), ("--tokens", 0)])
+def test_numbers_that_are_too_small_are_refused(cli, directory, option, value):
+    outcome = cli("data", "inspect", directory, option, value)
+    assert outcome.status == 2
+    said = f"Invalid value for '{option}': Input should be greater than or equal to {value + 1}"
+    assert said in outcome.err
+    assert cli("data", "inspect", directory, option, value + 1).status == 0
+
+
 @pytest.mark.parametrize("name", ["train-00001.bin", "train-00000.starts", "val-00000.bin"])
 def test_an_altered_file_is_refused(cli, directory, name):
     data = bytearray((directory / name).read_bytes())

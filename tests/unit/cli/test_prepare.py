@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -91,6 +92,56 @@ def test_a_directory_with_a_tokenizer_json_is_a_tokenizer(cli, workdir):
     text = saved.decode(shards.train.read(0, shards.train.tokens))
     assert text.startswith("Story ")
     assert shards.train.read(0, 5).tolist() == ours.encode(text).tolist()[:5]
+
+
+@pytest.mark.parametrize("state", ["prepared", "unfinished", "just begun"])
+def test_a_directory_inside_its_source_is_no_source(cli, workdir, state):
+    (workdir / "s/a").mkdir(parents=True)
+    write_lines(workdir / "s/a/a.jsonl", TEXTS)
+    words = ["prepare", "s", "--out", "s/a/out", "--workers", 1]
+    if state == "prepared":
+        assert cli(*words).status == 0
+    else:  # killed
+        killed = (
+            "import os, sys\nfrom pellucid.cli.main import main\nfrom pellucid.data.assembly import Assembler\n"
+            f"setattr(Assembler, {'finish' if state == 'unfinished' else 'add'!r}, lambda *_: os._exit(9))\n"
+            "main(sys.argv[1:])\n"
+        )
+        ended = subprocess.run([sys.executable, "-c", killed, *map(str, words)], check=False)
+        assert ended.returncode == 9
+        assert (workdir / "s/a/out/unfinished.json").exists()
+        assert not (workdir / "s/a/out/manifest.json").exists()
+    again = cli(*words)
+    assert again.status == 0, again.err
+    assert again.err.splitlines()[0] == "s/a/out: made by `pellucid prepare`; passed over"
+    assert cli("prepare", "s/a/a.jsonl", "--out", "apart").status == 0
+    nested, apart = contents(workdir / "s/a/out"), contents(workdir / "apart")
+    assert nested.pop("manifest.json") != apart.pop("manifest.json")  # the source's name
+    assert nested == apart
+
+
+def test_the_next_command_has_a_prompt_that_a_char_tokenizer_knows(cli, tiny, workdir):
+    write_lines(
+        workdir / "a.jsonl", ["  42 oxen went home and came back"[number % 2 :] * 20 for number in range(40)]
+    )
+    write_lines(workdir / "digits.jsonl", [str(number) * 20 for number in range(100, 140)])
+    (workdir / "lines.txt").write_text("1\n2\nox\n" * 100, encoding="utf-8")
+    for name, wanted in {
+        "a.jsonl": ["train.sample_prompt=a"],
+        "digits.jsonl": ["train.sample_tokens=0"],
+        "lines.txt": [],
+    }.items():
+        said = cli("prepare", name, "--out", f"{name}-out", "--tokenizer", "char", "--val-fraction", 0.3).err
+        following = shlex.split(said.splitlines()[-1])
+        assert following[:4] == ["next:", "pellucid", "train", "quick"]
+        assert following[6:] == wanted
+        run = cli("train", *tiny, "train.sample_tokens=3", *following[4:], "--json")
+        assert run.status == 0, run.err
+
+
+def test_help_says_what_the_format_is_of(cli):
+    said = " ".join(cli("prepare", "--help").out.replace("│", " ").split())
+    assert "Of standard input and of files whose suffix names no format, e.g. jsonl." in said
 
 
 @pytest.mark.parametrize("workers", [1, 2])

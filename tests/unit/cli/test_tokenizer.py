@@ -64,6 +64,41 @@ def test_fields_of_records(cli, workdir):
     assert [len(build("mine").encode(word)) for word in ("zebra", "quagga")] == [1, 6]
 
 
+def test_reading_takes_the_options_of_prepare_and_hands_them_on(cli, workdir):
+    lines = [json.dumps({"text": "zebra zebra"})] * 9
+    options = ["--vocab-size", 262, "--out", "mine"]
+    outcome = cli("tokenizer", "train", "-", "--format", "jsonl", *options, stdin="\n".join(lines))
+    assert outcome.status == 0, outcome.err
+    assert outcome.err.splitlines()[-1] == (
+        "next: pellucid prepare FILE --format jsonl --out mine-shards --tokenizer mine"
+    )
+    assert len(build("mine").encode("zebra")) == 1
+    (workdir / "a.txt").write_bytes(b"zebra|" * 9 + b"qu\xffagga")
+    assert "--errors replace" in cli("tokenizer", "train", "a.txt", *options).error
+    marked = ["--document-marker", "|", "--errors", "skip"]
+    outcome = cli("tokenizer", "train", "a.txt", *marked, "--vocab-size", 261, "--out", "other")
+    assert "9 texts, " in outcome.err
+    assert "left out or mended: 1 documents, not UTF-8 (first: a.txt, byte 54)" in outcome.err
+    assert "prepare a.txt --document-marker '|' --errors skip --out" in outcome.err.splitlines()[-1]
+    assert len(build("other").encode("zebra|")) == 2
+
+
+def test_another_tokenizer_is_not_overwritten(cli, corpus, trained):
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    said = cli("tokenizer", "train", corpus, "--vocab-size", 301, "--out", "mine")
+    assert said.status == 2
+    assert said.err.splitlines()[0] == "mine: has a tokenizer.json already, which stays; another is refused"
+    assert "mine/tokenizer.json: another tokenizer is here already; name another directory with" in said.err
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_files_without_any_text_are_named(cli, workdir):
+    (workdir / "a.json").write_text("[]")
+    said = cli("tokenizer", "train", "a.json", "--vocab-size", 300, "--out", "mine").error
+    assert "a.json: no document has any text" in said
+    assert not (workdir / "mine").exists()
+
+
 def test_a_text_too_small_for_the_vocabulary_says_what_was_reached(cli, workdir):
     (workdir / "a.txt").write_text("na na na")
     outcome = cli("tokenizer", "train", "a.txt", "--vocab-size", 9000, "--out", "mine")
@@ -152,6 +187,7 @@ def test_colours_alternate_where_there_are_colours(cli, monkeypatch):
     ("words", "message"),
     [
         (["gtp2"], "did you mean 'gpt2'?"),
+        (["nosuch"], "huggingface); or name a path that exists, or OWNER/NAME of the hub"),
         (["./nowhere.json"], "no such file or directory"),
         (["--text", "a", "--file", "b"], "--text and --file: give one of them"),
         (["--file", "nowhere.txt"], "nowhere.txt: cannot be read"),

@@ -9,6 +9,7 @@ from pellucid import tokenizers
 from pellucid.data.loader import TrainingLoader
 from pellucid.data.mixture import Mixture, MixtureOrder
 from pellucid.data.objectives import Causal
+from pellucid.data.objectives.causal import PackedCausal
 from pellucid.data.order import TrainingOrder
 from pellucid.data.prepare import prepare
 from pellucid.data.shards import ShardSet, open_shards
@@ -95,6 +96,45 @@ def test_batches_hold_the_members_texts_in_proportion(members: list[ShardSet]) -
             assert (batch.inputs == ord("a")).all(dim=1).sum() == 6
     assert mixture.val.tokens == sum(member.val.tokens for member in members)
     assert mixture.val.text_bytes == 120
+
+
+@pytest.mark.parametrize("is_running_text_first", [True, False])
+@pytest.mark.parametrize("seq_len", [7, 90])
+def test_packed_rows_of_a_mixture_are_the_members_rows(
+    tmp_path: Path, is_running_text_first: bool, seq_len: int
+) -> None:
+    """One running text, whose documents have no end, and documents that have; the last shards are short."""
+    text = made(tmp_path / "text", "to be or not to be " * 31)
+    file = tmp_path / "stories.jsonl"
+    file.write_text("".join(f'{{"text": "{"once upon a time " * (n % 5)}{n}"}}\n' for n in range(60)))
+    prepare(open_source(file), tokenizers.build("byte"), tmp_path / "stories", shard_tokens=250)
+    members = [text, open_shards(tmp_path / "stories")]
+    assert 0 < members[0].train.shard_tokens[-1] < 90
+    mixture = Mixture(members if is_running_text_first else members[::-1], [2, 1])
+    objective = PackedCausal(seq_len, end_of_text_id=256)
+    order = mixture.order([objective.order(m.train, seed=0) for m in mixture.members], None)
+
+    with TrainingLoader(mixture.train, order, objective=objective, batch_windows=3, micro_batch=3) as loader:
+        (batch,) = loader.step(0)
+        assert (batch.weights.sum(dim=1) > 0).all()
+
+    first_shards = [0, len(objective.extents(mixture.members[0].train))]
+    windows = [order.locate(number) for number in range(3 * order.windows_per_epoch)]
+    for member, first in zip(mixture.members, first_shards, strict=True):
+        extents = objective.extents(member.train)
+        own = [w for w in windows if w.epoch == 0 and first <= w.shard < first + len(extents)]
+        assert len(own) == sum(extents)
+        mixed = objective.batch(mixture.train, own)
+        alone = objective.batch(member.train, [w._replace(shard=w.shard - first) for w in own])
+        for field in ("inputs", "targets", "weights", "positions", "documents"):
+            assert (getattr(mixed, field) == getattr(alone, field)).all()
+        targets = np.sort(mixed.targets[mixed.weights > 0])
+        ids = np.concatenate(member.train.shards)
+        assert (targets == np.sort(ids[1:] if member is text else ids)).all()
+
+    scored = [b.targets[b.weights > 0] for b in objective.evaluation_batches(mixture.val, 4)]
+    everything = np.concatenate([np.concatenate(m.val.shards)[int(m is text) :] for m in mixture.members])
+    assert (np.sort(np.concatenate(scored)) == np.sort(everything)).all()
 
 
 def test_a_fingerprint_covers_members_and_weights(members: list[ShardSet]) -> None:

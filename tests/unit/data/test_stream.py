@@ -1,5 +1,6 @@
 """Shards made on demand within a budget: the same batches as if all had been made first."""
 
+import os
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from pellucid import tokenizers
+from pellucid.data import stream as stream_module
 from pellucid.data.cache import open_stream
 from pellucid.data.loader import TrainingLoader
 from pellucid.data.objectives import Causal, Objective
@@ -18,6 +20,7 @@ from pellucid.data.sources.base import Reading
 from pellucid.data.stream import STREAM, Stream, StreamConfig
 from pellucid.errors import ConfigError, DataError
 from pellucid.tokenizers import ByteConfig
+from pellucid.tokenizers.accelerate import Encoder
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -194,15 +197,141 @@ def test_a_damaged_ledger_is_named(opened) -> None:
         opened()
 
 
-def test_a_shard_altered_on_the_disk_is_found(opened) -> None:
-    stream = opened()
-    stream.shard(1)
-    file = stream.directory / "train-00001.bin"
+def alter(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[5] ^= 1
     file.write_bytes(data)
-    with pytest.raises(DataError, match=r"train-00001\.bin: the file was altered"):
-        opened().verify()
+
+
+def lost_starts(stream: Stream) -> None:
+    (stream.directory / "train-00001.starts").unlink()
+
+
+def altered_ids(stream: Stream) -> None:
+    alter(stream.directory / "train-00001.bin")
+
+
+def altered_starts(stream: Stream) -> None:
+    alter(stream.directory / "train-00001.starts")
+
+
+@pytest.mark.parametrize("damage", [altered_ids, altered_starts, lost_starts])
+@pytest.mark.parametrize("when", ["before it is opened", "while it is open"])
+def test_a_damaged_shard_is_made_again(opened, damage, when, caplog) -> None:
+    stream = opened()
+    wanted, kept = np.array(stream.shard(1)), np.array(stream.shard(2))
+    files = {file.name: file.read_bytes() for file in stream.directory.glob("train-*")}
+    if when == "before it is opened":
+        damage(stream)
+        stream = opened()
+    else:
+        damage(stream)
+    stream.verify()
+    assert {file.name for file in stream.directory.glob("train-*")} == {
+        "train-00002.bin",
+        "train-00002.starts",
+    }
+    assert [(r.levelname, "train-00001" in r.message) for r in caplog.records] == [("WARNING", True)]
+    assert (stream.shard(1) == wanted).all()
+    assert (stream.shard(2) == kept).all()
+    assert {file.name: file.read_bytes() for file in stream.directory.glob("train-*")} == files
+    stream.verify()
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("damage", [alter, Path.unlink])
+@pytest.mark.parametrize("suffix", ["bin", "starts"])
+def test_damaged_validation_is_made_again(opened, damage, suffix, caplog) -> None:
+    stream = opened()
+    wanted, file = np.array(stream.val.shards[0]), stream.directory / f"val-00000.{suffix}"
+    before = file.read_bytes()
+    damage(file)
+    again = opened()
+    again.verify()
+    damage(file)
+    stream.verify()
+    assert file.read_bytes() == before
+    for one in (again, stream):
+        assert (one.val.shards[0] == wanted).all()
+        assert one.val.text_bytes == stream._ledger.val.bytes
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
+def test_validation_that_comes_out_otherwise_is_refused_and_not_kept(opened) -> None:
+    stream = opened()
+    alter(stream.directory / "val-00000.bin")
+    blocks = stream._source.portion_blocks
+    stream._source.portion_blocks = lambda portion: iter(list(blocks(portion))[::-1])
+    with pytest.raises(DataError, match=r"the validation shard was made again and is not what it was"):
+        stream.verify()
+    assert not (stream.directory / "val-00000.bin").exists()
+
+
+def test_a_damaged_file_that_cannot_be_removed_is_an_error(opened, monkeypatch) -> None:
+    stream = opened()
+    stream.shard(1)
+    alter(stream.directory / "train-00001.bin")
+    monkeypatch.setattr(Path, "unlink", refusing("train-00001.bin"))
+    with pytest.raises(DataError, match=r"train-00001\.bin: is damaged, and another process has it open"):
+        stream.verify()
+
+
+def refusing(*names: str):
+    """`Path.unlink` as on Windows, for files that a process has mapped."""
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name in names:
+            raise PermissionError(13, "in use", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    return refuse
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_a_faster_encoder_is_proved_on_the_first_texts_and_the_outcome_kept(
+    opened, folder, monkeypatch, is_equal
+) -> None:
+    samples: list[list[str]] = []
+    encoded: list[int] = []
+
+    def fastest(tokenizer, sample=()) -> Encoder:
+        def encode_batch(texts, *, num_threads=1):
+            encoded.append(len(texts))
+            return tokenizer.encode_batch(texts, num_threads=num_threads)
+
+        samples.append(list(sample))
+        return Encoder("fast", encode_batch, "fast", is_accelerated=is_equal)
+
+    monkeypatch.setattr(stream_module, "fastest_encoder", fastest)
+    monkeypatch.setattr(stream_module, "SAMPLE_CHARACTERS", 4000)
+    source = open_source(folder)
+    portions, asked = source.portion_blocks, []
+    source.portion_blocks = lambda portion: asked.append(portion) or portions(portion)
+
+    def stream() -> Stream:
+        streams.append(Stream(source, tokenizers.build("byte"), opened().directory.parent / "own", SETTINGS))
+        return streams[-1]
+
+    opened()  # its directory's parent is where `own` lies
+    samples.clear(), encoded.clear()
+    streams: list[Stream] = []
+    first = stream()
+    (sample,) = [sample for sample in samples if sample]
+    everything = [document.text for document in documents(open_source(folder))]
+    assert sample == everything[: len(sample)]
+    assert 4000 <= len("".join(sample)) < 40_000
+    assert len(asked) == 1  # what proves it is read once
+    assert sum(encoded) == SETTINGS.val_documents
+    samples.clear(), encoded.clear()
+    again = stream()
+    again.shard(3)
+    assert len(asked) == 2
+    assert samples.count([]) == len(samples) == (2 if is_equal else 0)
+    assert bool(encoded) == is_equal
+    assert (again.val.shards[0] == first.val.shards[0]).all()
+    for one in streams:
+        one.close()
 
 
 def test_two_streams_in_one_directory_agree(opened) -> None:
@@ -221,6 +350,110 @@ def test_two_streams_in_one_directory_agree(opened) -> None:
         thread.join()
     assert len(found[0]) == len(found[1]) == 8
     assert all((a == b).all() for a, b in zip(found[0], reversed(found[1]), strict=True))
+
+
+def test_a_stream_whose_shards_another_one_evicted_verifies_what_is_left(opened) -> None:
+    ours = opened()
+    wanted = {number: np.array(ours.shard(number)) for number in (1, 2)}
+    theirs = opened(cache_bytes=1)
+    theirs.shard(3)
+    assert here(ours) == {"train-00003.bin"}
+    ours.verify()
+    assert ours.bytes_here == 0
+    assert all((ours.shard(number) == ids).all() for number, ids in wanted.items())
+
+
+def lying_bytes(stream: Stream) -> int:
+    return sum(file.stat().st_size for file in stream.directory.glob("train-*"))
+
+
+def test_two_streams_in_one_directory_keep_the_budget_together(opened) -> None:
+    ours, theirs = opened(), opened()
+    for number in range(10):
+        ours.shard(number)
+        assert 0 < lying_bytes(ours) <= SETTINGS.cache_bytes
+        theirs.shard(9 - number)
+        assert 0 < lying_bytes(ours) <= SETTINGS.cache_bytes
+    assert "train-00009.bin" in here(ours)
+
+
+def test_what_a_run_still_reads_counts_although_another_has_removed_it(opened) -> None:
+    ours = opened()
+    for number in range(3):
+        ours.shard(number)
+    one = max(len(ours.shard(number)) * 2 for number in range(3))
+    opened(cache_bytes=1).shard(7)
+    assert here(ours) == {"train-00007.bin"}
+    ours.shard(4)
+    assert ours.bytes_here + one <= SETTINGS.cache_bytes
+    assert 0 not in ours._mapped
+
+
+def test_the_shards_in_use_stay_where_another_stream_has_filled_the_budget(opened, monkeypatch) -> None:
+    ours, theirs = opened(), opened()
+    number = 11
+    while lying_bytes(ours) + 18_000 < SETTINGS.cache_bytes:
+        theirs.shard(number)
+        number -= 1
+    oldest = ours.directory / "train-00010.bin"
+    os.utime(oldest, (1, 1)), os.utime(oldest.with_suffix(".starts"), (1, 1))
+    made: list[int] = []
+    write = Stream._write
+    monkeypatch.setattr(Stream, "_write", lambda self, number: made.append(number) or write(self, number))
+    ours.expect([0, 1], [])
+    for _ in range(5):
+        ours.shard(0), ours.shard(1)
+    ours.expect([0, 1], [2])
+    ours._thread.submit(int).result()
+    ours.shard(0), ours.shard(1), ours.shard(2)
+    assert sorted(made) == [0, 1, 2]
+    assert lying_bytes(ours) <= SETTINGS.cache_bytes
+    assert not oldest.exists()
+    assert (ours.directory / "train-00011.bin").exists()
+
+
+def test_steps_that_go_on_to_the_next_shards_make_each_once(opened, monkeypatch) -> None:
+    """Where the budget holds the shards in use and no more."""
+    sizes = opened("sizes", cache_bytes=10**9)
+    bytes_of = [sizes.tokens_of(n) * 2 + sizes._made[n].record.documents * 8 for n in range(6)]
+    stream = opened(cache_bytes=3 * max(bytes_of))
+    for number in range(6):
+        stream.tokens_of(number)
+    made: list[int] = []
+    write = Stream._write
+    monkeypatch.setattr(Stream, "_write", lambda self, number: made.append(number) or write(self, number))
+    stream.expect([0, 1, 2], [3, 4, 5])
+    for number in (0, 1, 2, 1, 0, 2, 3, 4, 5, 3, 5, 4, 3):
+        stream.shard(number)
+    assert sorted(made) == [0, 1, 2, 3, 4, 5] or sorted(made) == [0, 1, 2]
+    assert here(stream) == {f"train-0000{number}.bin" for number in (3, 4, 5)}
+
+
+def test_shards_that_the_ledger_does_not_know_are_removed(opened) -> None:
+    """A kill between a shard's last rename and its line in the ledger leaves them."""
+    stream = opened()
+    stream.shard(2)
+    for file in [*stream.directory.glob("train-00002.*")]:
+        file.with_stem("train-00009").write_bytes(file.read_bytes())
+    stream.shard(3)
+    assert here(stream) == {"train-00002.bin", "train-00003.bin"}
+    (stream.directory / "train-00008.starts").write_bytes(b"")
+    opened()
+    assert {file.stem for file in stream.directory.glob("train-*")} == {"train-00002", "train-00003"}
+
+
+def test_files_that_cannot_be_removed_now_are_removed_later(opened, monkeypatch) -> None:
+    stream = opened(cache_bytes=1)
+    wanted = np.array(stream.shard(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refusing("train-00001.bin"))
+        stream.shard(2)
+        assert here(stream) == {"train-00001.bin", "train-00002.bin"}
+        assert (stream.shard(1) == wanted).all()
+        stream.shard(3)
+        assert here(stream) == {"train-00001.bin", "train-00003.bin"}
+    stream.shard(4)
+    assert here(stream) == {"train-00004.bin"}
 
 
 def test_an_order_asks_for_the_sizes_of_the_block_in_use_alone() -> None:

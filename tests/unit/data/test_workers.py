@@ -1,16 +1,21 @@
+import errno
+import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pellucid.data import workers as module
 from pellucid.data.encoding import BlockEncoder, Division, EncodedBlock, Encoding
 from pellucid.data.sources import Document, Faults, Place, open_source
 from pellucid.data.workers import Setup, in_order, process_workers
@@ -175,6 +180,56 @@ def test_a_killed_process_is_a_clear_error(
             match=r"a worker that encodes text ended with status -9: out of memory\? .*same command goes on",
         ):
             list(results)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_closed_pipe_is_a_clear_error_on_windows_too(
+    tmp_path: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There writing to it is an OSError of EINVAL, no BrokenPipeError."""
+
+    def as_there(stream: Any, value: object) -> None:
+        try:
+            write(stream, value)
+        except BrokenPipeError:
+            raise OSError(errno.EINVAL, "Invalid argument") from None
+
+    class Pipe:
+        def close(self) -> None:
+            pipe.close()
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    write = module._write
+    monkeypatch.setattr(module, "_write", as_there)
+    process = module._Process(Setup(saved, SETTINGS, accelerated=False))
+    (block,) = blocks_of(tmp_path / "texts", 1)
+    assert texts_of(process(block)) == "text 0<|endoftext|>"
+    process._process.kill()
+    process._process.wait()
+    with pytest.raises(WorkerError, match="ended with status -9"):
+        process(block)
+    pipe, process._input = process._input, Pipe()  # type: ignore[assignment]
+    try:
+        process.close()
+    finally:
+        with suppress(OSError):
+            pipe.close()
+
+
+def test_a_worker_whose_caller_has_gone_ends_quietly(tmp_path: Path, saved: Path) -> None:
+    requests, (block,) = io.BytesIO(), blocks_of(tmp_path / "texts", 1)
+    for value in (Setup(saved, SETTINGS, accelerated=False), block, block):
+        pickle.dump(value, requests)
+    requests.seek(0)
+    tried: list[int] = []
+
+    class Closed(io.BytesIO):
+        def flush(self) -> None:
+            tried.append(1)
+            raise OSError(errno.EINVAL, "Invalid argument")
+
+    module._serve(requests, Closed())
+    assert tried == [1]
 
 
 def test_a_script_without_a_guard_can_use_processes(tmp_path: Path, saved: Path) -> None:

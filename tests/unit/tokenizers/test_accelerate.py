@@ -66,7 +66,14 @@ class Library:
         return self.change(self.loaded.encode_batch_flat(texts, **settings), texts)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", {"kind": "gpt2", "max_ranks": 700}, "p50k_base"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("gpt2", marks=pytest.mark.slow),
+        {"kind": "gpt2", "max_ranks": 700},
+        pytest.param("p50k_base", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_gives_the_ids_of_the_tokenizer(kind: Any, num_threads: int) -> None:
     tokenizer = build(kind)

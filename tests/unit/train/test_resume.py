@@ -14,6 +14,8 @@ from pellucid.errors import CheckpointError, ConfigError, DataError, ResumeError
 from pellucid.evaluate import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
+from pellucid.train.facts import Request
+from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.session import Session
 
@@ -242,6 +244,24 @@ def test_other_text_under_the_same_name_is_refused(train_tiny, workdir, corpus):
     ) as error:
         resume(run, console=Console(file=io.StringIO()))
     assert re.search(r"\n  source\.files\.own\.txt: \w{64} → \w{64}", str(error.value))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(train_tiny):
+    class Second(Hook):
+        said = ""
+
+        def on_step(self, facts):
+            if facts.step == 3:
+                with pytest.raises(ResumeError) as error:
+                    resume(Path("runs/debug-001"), console=Console(file=io.StringIO()))
+                self.said = str(error.value)
+            return Request.NOTHING
+
+    second = Second()
+    run = train_tiny(hooks=[second]).directory
+    assert second.said == f"{run}: another process is training this run; wait for it, or stop it"
+    assert not (run / ".lock").exists()
+    resume(run, ["train.steps=9"], console=Console(file=io.StringIO()))
 
 
 def test_the_same_text_under_another_name_is_the_same_run(train_tiny, workdir, corpus):

@@ -75,7 +75,8 @@ def test_what_a_killed_save_left_is_removed(workdir, tiny_config):
     leftover.mkdir()
     (leftover / "model.safetensors").touch()
     save_at(run, 4)
-    RunDirectory.existing(run.path)
+    with RunDirectory.existing(run.path).alone():
+        pass
     assert steps_left(run) == [4]
 
 

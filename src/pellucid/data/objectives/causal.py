@@ -65,7 +65,8 @@ class Causal(RunningText):
 class PackedCausal(Causal):
     """p(id | those before it in its document): rows of T targets, packed by best fit (see `data.packing`).
 
-    A window is a row: `shard` is its section, `start` its number there. Documents are numbered from 0 in a row, and
+    A window is a row: `shard` is its section, `start` its number there. The parts of a mixture are packed each by
+    itself, and their sections are numbered one part after the other. Documents are numbered from 0 in a row, and
     what is left at its end is padding: id 0, document -1, weight 0. Positions count from 0 in every piece, also in
     one that goes on with a document: the model never sees farther back than its first id, so for it the text begins
     there, as at the start of a contiguous window. A row counts as T tokens where an epoch's tokens are limited.
@@ -79,7 +80,10 @@ class PackedCausal(Causal):
         self._end_of_text_id = end_of_text_id
 
     def packing(self, split: Split) -> Packing:
-        """The split's rows. Raises ConfigError for a stream, of which a resumed run would have to read all again."""
+        """The rows of a split without parts.
+
+        Raises ConfigError for a stream, of which a resumed run would have to read all again.
+        """
         if not split.is_complete:
             raise ConfigError(
                 f"{split.title}: data.objective.packing 'best_fit' goes by the lengths of all documents, and "
@@ -89,7 +93,12 @@ class PackedCausal(Causal):
 
     def extents(self, split: Split) -> tuple[int, ...]:
         """The rows of each section."""
-        return self.packing(split).row_counts
+        return tuple(rows for part in split.parts or (split,) for rows in self.packing(part).row_counts)
+
+    def _sections(self, split: Split) -> list[tuple[Split, Packing, int]]:
+        """Every section: its part of the split, the part's packing, and the section's number there."""
+        packed = [(part, self.packing(part)) for part in split.parts or (split,)]
+        return [(*pair, section) for pair in packed for section in range(pair[1].num_sections)]
 
     def order(
         self, split: Split, *, seed: int, shuffle_shards: int = 5, tokens_per_epoch: int | None = None
@@ -109,17 +118,18 @@ class PackedCausal(Causal):
         return TrainingOrder(extents, 1, seed=seed, shuffle_shards=shuffle_shards, tokens_per_epoch=limit)
 
     def batch(self, split: Split, windows: Sequence[Window]) -> Batch:
-        packing = self.packing(split)
+        sections = self._sections(split)
         shape = len(windows), self.seq_len
         inputs, targets, positions = (np.zeros(shape, dtype=np.int64) for _ in range(3))
         documents, weights = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.float32)
         for row, window in enumerate(windows):
             if window == PADDING:
                 continue
+            part, packing, section = sections[window.shard]
             at = 0
-            for document, (start, stop) in enumerate(packing.rows(window.shard).pieces(window.start)):
+            for document, (start, stop) in enumerate(packing.rows(section).pieces(window.start)):
                 inside = slice(at, at := at + stop - start)
-                inputs[row, inside], targets[row, inside] = read_piece(split, start, stop, packing.opening_id)
+                inputs[row, inside], targets[row, inside] = read_piece(part, start, stop, packing.opening_id)
                 positions[row, inside] = np.arange(stop - start)
                 documents[row, inside] = document
             weights[row, :at] = 1
@@ -133,18 +143,17 @@ class PackedCausal(Causal):
                 f"{split.title}: wanted batch_windows and max_tokens of at least 1, "
                 f"not {batch_windows} and {max_tokens}"
             )
-        packing = self.packing(split)
-        if not any(len(packing.rows(section)) for section in range(packing.num_sections)):
+        if not any(len(packing.rows(section)) for _, packing, section in self._sections(split)):
             raise DataError(
                 f"{split.title}: {split.tokens} token(s), none of which has one before it in its document, so there "
                 "is nothing to score; give longer documents, or a tokenizer with an end of text"
             )
-        return first_targets(self._in_order(split, packing, batch_windows), max_tokens)
+        return first_targets(self._in_order(split, batch_windows), max_tokens)
 
-    def _in_order(self, split: Split, packing: Packing, batch_windows: int) -> Iterator[Batch]:
+    def _in_order(self, split: Split, batch_windows: int) -> Iterator[Batch]:
         places = (
-            (section, row)
-            for section in range(packing.num_sections)
+            (number, row)
+            for number, (_, packing, section) in enumerate(self._sections(split))
             for row in range(len(packing.rows(section)))
         )
         windows = (Window(number, 0, *place) for number, place in enumerate(places))

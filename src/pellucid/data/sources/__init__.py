@@ -23,6 +23,7 @@ from pellucid.data.sources.base import (
     texts,
 )
 from pellucid.data.sources.builtin import PREFIX, BuiltinSource
+from pellucid.data.sources.content import empty
 from pellucid.data.sources.files import FileSource
 from pellucid.data.sources.folders import Found, find
 from pellucid.data.sources.formats import kind_of
@@ -68,8 +69,8 @@ def open_source(
     text file; None: a text file is one. errors: see `Errors`. file_format: such as jsonl or csv.gz, of standard
     input and of files whose suffix names no format.
 
-    Raises DataError when a path is missing, empty, or of a kind that cannot be read; ConfigError for options
-    that do not fit; MissingLibraryError.
+    Raises DataError when a path is missing or of a kind that cannot be read, and when all files are empty;
+    ConfigError for options that do not fit; MissingLibraryError.
     """
     if not paths:
         raise DataError("no data: name a .txt or .jsonl file, a folder of them, or builtin:shakespeare")
@@ -80,6 +81,9 @@ def open_source(
     found = {word: find(word, file_format) for word in words if not word.startswith((PREFIX, HUB))}
     if file_format is not None:
         _require_use(file_format, found.values())
+    files = [file for one in found.values() for file, _ in one.files]
+    if found.keys() == set(words) and not any(file.size_bytes for file in files):
+        raise empty(files[0])
 
     def open_one(word: str) -> Source:
         if word.startswith(HUB):
@@ -104,6 +108,6 @@ def _require_use(file_format: str, found: Collection[Found]) -> None:
     named = [file.where for one in found for file, _ in one.files if kind_of(file.name) is not None]
     if len(named) == sum(len(one.files) for one in found):
         raise ConfigError(
-            f"data.file_format={file_format}: names the format of standard input and of files whose suffix names none, "
+            f"--format {file_format}: names the format of standard input and of files whose suffix names none, "
             f"and there is none of them{f' ({named[0]})' if named else ''}; leave it out, or rename the file"
         )

@@ -39,6 +39,8 @@ class Entry:
     number: int
     """In the source."""
     compression: str | None = None
+    may_be_empty: bool = False
+    """Whether contents without a byte are an empty document, and no error."""
 
     def place_after(self, position: int, *, is_last: bool) -> Place:
         """Where the block begins that follows one which ends there."""
@@ -218,7 +220,8 @@ def streamed(
 ) -> Iterator[tuple[Stretch, bytes, int]]:
     """(stretch, its bytes, how many stored bytes it took), of contents that are read from `start` to the end.
 
-    Raises DataError for contents without a byte, and where no border comes within the longest that may be.
+    Raises DataError for contents without a byte that may not be empty, and where no border comes within the longest
+    that may be.
     """
     wanted = BLOCK_BYTES if block_bytes is None else block_bytes
     with reading(entry.file), Contents(entry.file, entry.compression) as contents:
@@ -242,10 +245,10 @@ def streamed(
             if border == len(data) and not ended:
                 data += contents.read(wanted)
                 ended = border == len(data)
-            if not data:
-                if start == 0:
-                    raise DataError(f"{entry.file.where}: the file is empty; remove it, or put text into it")
+            if not data and start > 0:
                 return
+            if not data and not entry.may_be_empty:
+                raise empty(entry.file)
             is_last = ended and border == len(data)
             position = start + border
             now = position if entry.compression is None else contents.stored_position
@@ -259,4 +262,25 @@ def streamed(
 def block_of(stretch: Stretch, data: bytes, took: int, parser: Parser) -> ContentBlock:
     """The block of a stretch that was read: it keeps the bytes only where reading them again is dear."""
     kept = None if stretch.entry.compression is None else data
-    return ContentBlock(stretch, parser, took, kept)
+    return ContentBlock(stretch, parser if data else Nothing(), took, kept)
+
+
+# Files without a byte --------------------------------------------------------------------------------
+
+
+def empty(file: StoredFile) -> DataError:
+    return DataError(f"{file.where}: the file is empty; remove it, or put text into it")
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """A whole file without a byte: an empty document."""
+
+    parts_are_known = False
+
+    def documents(self, data: bytes, at: Stretch, faults: Faults) -> Iterator[Document]:
+        faults.count("empty", at.where)
+        return iter(())
+
+    def blocks(self, entry: Entry, start: int = 0) -> Iterator[Block]:
+        yield ContentBlock(Stretch(entry, 0, 0, is_last=True), self, 0)

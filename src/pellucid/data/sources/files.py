@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import cast
 
 from pellucid.data.sources.base import START, Block, Place, Portion, Reading, SourceFile, SourceRecord
-from pellucid.data.sources.content import Entry
+from pellucid.data.sources.content import Entry, Nothing
 from pellucid.data.sources.formats import CutFormat, Format, Kind
 from pellucid.data.sources.stored import StoredFile
 from pellucid.data.sources.text import USUAL_MARKER, holds_usual_marker
@@ -60,6 +60,7 @@ class FileSource:
             and reading.document_marker is None
             and not one_of_several
         )
+        self._is_alone = len(self._files) == 1 and not one_of_several
         self._holder = holder
         self._has_warned = False
 
@@ -114,7 +115,10 @@ class FileSource:
 
     def _opened(self, number: int, *, whole: bool = False) -> tuple[Format, Entry]:
         kind = self._kinds[number]
-        entry = Entry(self._files[number], number, kind.compression)
+        may_be_empty = kind.may_be_empty and not self._is_alone
+        entry = Entry(self._files[number], number, kind.compression, may_be_empty)
+        if may_be_empty and kind.compression is None and entry.file.size_bytes == 0:
+            return Nothing(), entry
         if kind.is_text and self.reading.document_marker is None:
             self._warn_of_marker(entry)
         return self._format(kind, whole=whole), entry

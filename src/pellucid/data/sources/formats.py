@@ -67,6 +67,11 @@ class Kind:
         """Whether it is plain text, without records."""
         return self.suffix in TEXT_SUFFIXES
 
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether contents without a byte are whole, as those of other kinds are not."""
+        return self.is_text or self.suffix in (".jsonl", ".ndjson")
+
     def require_libraries(self) -> None:
         """Raise MissingLibraryError unless files of this kind can be read here."""
         require_codec(self.compression)
@@ -109,7 +114,7 @@ def _named(file_format: str) -> Kind:
     if kind is None:
         known = [suffix.removeprefix(".") for suffix in SUFFIXES]
         raise ConfigError(
-            f"data.file_format: there is no format {file_format!r}{nearest(file_format, known)} (formats: "
+            f"--format: there is no format {file_format!r}{nearest(file_format, known)} (formats: "
             f"{', '.join(known)}; all but parquet also with {', '.join(COMPRESSIONS)} behind)"
         )
     return kind

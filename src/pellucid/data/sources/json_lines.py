@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,12 @@ class JsonRecords:
             byte = at.start + offset + len(error.doc[: error.pos].encode())
             place = f"column {error.colno}" if self.is_line else f"byte {byte:,}"
             raise Unusable("not JSON", f"not JSON: {error.msg} at {place}; correct or remove it") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError:
+            most = sys.get_int_max_str_digits()
+            raise Unusable(
+                "not JSON", f"not usable JSON: a number of more than {most:,} digits; shorten or remove it"
+            ) from None
+        except RecursionError as error:
             raise Unusable("not JSON", f"not usable JSON: {error}") from None
         strings = (
             [value] if self.allows_strings and isinstance(value, str) else strings_of(value, self.reading)

@@ -18,7 +18,7 @@ from pellucid.data.sources.stored import reading as reading_file
 from pellucid.errors import DataError
 from pellucid.runtime.extras import require
 
-BLOCK_BYTES = 1 << 25
+BLOCK_BYTES = 1 << 23
 """The most that the read columns of a row group have uncompressed, where it is read as one block."""
 
 _BATCH_ROWS = 1 << 12
@@ -130,6 +130,8 @@ def _strings(column: Any) -> Iterator[str | bytes | None]:
         column = column.dictionary_decode()
     if arrow.types.is_null(column.type):
         return iter([None] * len(column))
+    if arrow.types.is_string_view(column.type) or arrow.types.is_binary_view(column.type):
+        column = column.cast(arrow.large_binary())
     is_large = arrow.types.is_large_string(column.type) or arrow.types.is_large_binary(column.type)
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64 if is_large else np.int32)
@@ -230,13 +232,20 @@ class Parquet:
 
     def _require_columns(self, entry: Entry, schema: Any) -> None:
         types = require_pyarrow().types
-        fits = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_null)
+        strings = (types.is_string, types.is_large_string, types.is_string_view)
+        fits = (*strings, types.is_binary, types.is_large_binary, types.is_binary_view, types.is_null)
         for name in self.reading.fields:
             if name not in schema.names:
                 raise DataError(f"{entry.file.where}: {missing(name, schema.names, self.reading)}")
+            if (count := schema.names.count(name)) > 1:
+                raise DataError(
+                    f"{entry.file.where}: {count} columns have the name {name!r}; write the file again with one each"
+                )
             kind = schema.field(name).type
             values = kind.value_type if types.is_dictionary(kind) else kind
             if not any(fit(values) for fit in fits):
+                others = ", ".join(other for other in schema.names if other != name) or "none"
                 raise DataError(
-                    f"{entry.file.where}: field {name!r} holds {kind}, not strings; name the field that holds the text"
+                    f"{entry.file.where}: field {name!r} holds {kind}, not strings; name the field that holds the text "
+                    f"(other fields: {others})"
                 )

@@ -18,6 +18,7 @@ from pellucid.data.sources.content import (
     Stretch,
     Unusable,
     block_of,
+    empty,
     not_text,
     streamed,
 )
@@ -177,12 +178,22 @@ class Table:
             if name not in names:
                 raise DataError(
                     f"{entry.file.where}, line 1, which names the fields: {missing(name, names, self.reading)}"
+                    f"{self._other_delimiter(names)}"
                 )
         columns = tuple(names.index(name) for name in self.reading.fields)
         line = 1 + _lines_before(entry, start)
         for stretch, data, took in streamed(entry, rows, start, longest_bytes=LONGEST_BYTES):
             yield block_of(stretch, data, took, _Table(self.reading, rows, len(names), columns, line))
             line += _line_breaks(data)
+
+    def _other_delimiter(self, names: Sequence[str]) -> str:
+        """What to say where the header is one name that seems to be several."""
+        if len(names) != 1 or not any(mark in names[0] for mark in ",;\t"):
+            return ""
+        wanted, other = (
+            ("a comma", " (of a .tsv file it is a tab)") if self.delimiter == "," else ("a tab", "")
+        )
+        return f"; the delimiter of this file must be {wanted}{other}: write it again, or rename it"
 
     def _header(self, entry: Entry) -> list[str]:
         """The names of the fields."""
@@ -191,7 +202,7 @@ class Table:
             while (end := rows(data, 1)) is None and (more := contents.read(size)):
                 data, size = data + more, size * 2
         if not data:
-            raise DataError(f"{entry.file.where}: the file is empty; remove it, or put text into it")
+            raise empty(entry.file)
         header = Stretch(entry, 0, len(data) if end is None else end, is_last=end is None)
         try:
             text = header.decoded(data[:end].removeprefix(BOM), 0, Faults("strict"))

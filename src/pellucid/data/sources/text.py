@@ -68,12 +68,13 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Whole:
-    """The whole stretch is a document."""
+    """The whole stretch is a document of a collection."""
 
     def documents(self, data: bytes, at: Stretch, faults: Faults) -> Iterator[Document]:
         skipped = len(BOM) if data.startswith(BOM) else 0
         if skipped == len(data):
-            raise _empty(at.where)
+            faults.count("empty", at.where)
+            return
         try:
             yield Document(at.decoded(data[skipped:], skipped, faults), where=at.where)
         except Unusable as fault:

@@ -9,6 +9,8 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pellucid.data.sources import documents, open_source
@@ -127,7 +129,17 @@ def test_parquet_without_the_column(stored: Stored) -> None:
         f"{path}: there is no field 'texts' (fields: id, text); name the field that holds the text with "
         "data.text_field; did you mean 'text'?"
     )
-    assert f"{path}: field 'id' holds int64, not strings" in refusal(path, text_field="id")
+    assert refusal(path, text_field="id") == (
+        f"{path}: field 'id' holds int64, not strings; name the field that holds the text (other fields: text)"
+    )
+
+
+def test_parquet_with_two_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.table([pa.array(["one"]), pa.array(["two"]), pa.array(["three"])], ["text", "text", "body"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "a.parquet: 2 columns have the name 'text'; write the file" in refusal(tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet", text_field="body")
+    assert [document.text for document in documents(source)] == ["three"]
 
 
 def test_a_table_without_the_field(tmp_path: Path) -> None:
@@ -137,6 +149,20 @@ def test_a_table_without_the_field(tmp_path: Path) -> None:
     )
     assert "did you mean 'story'?" in refusal(path, text_field="storys")
     assert "line 1: not a text file" in refusal(write(path, b"id,caf\xe9\n1,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "wanted"),
+    [
+        ("a.csv", "id;text", "a comma (of a .tsv file it is a tab)"),
+        ("a.csv", "id\ttext", "a comma (of a .tsv file it is a tab)"),
+        ("a.tsv", "id,text", "a tab"),
+    ],
+)
+def test_a_table_with_another_delimiter(tmp_path: Path, name: str, header: str, wanted: str) -> None:
+    path = write(tmp_path / name, header + "\n1;one\n")
+    assert f"; the delimiter of this file must be {wanted}: write it again, or rename it" in refusal(path)
+    assert "delimiter" not in refusal(write(path, "story\none\n"))
 
 
 def test_a_quotation_mark_that_is_not_closed(tmp_path: Path, block_bytes: int | None) -> None:

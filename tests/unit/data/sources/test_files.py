@@ -1,10 +1,11 @@
+import gzip
 import hashlib
 import re
 from pathlib import Path
 
 import pytest
 
-from pellucid.data.sources import builtin, documents, open_source
+from pellucid.data.sources import Errors, Faults, builtin, documents, open_source
 from pellucid.data.sources import texts as all_texts
 from pellucid.errors import DataError
 
@@ -247,11 +248,48 @@ def test_a_folder_without_text_says_what_is_there(tmp_path: Path) -> None:
     assert "(found: nothing)" in fails(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("errors", ["strict", "replace", "skip"])
+def test_in_a_collection_empty_files_are_counted(tmp_path: Path, errors: Errors) -> None:
+    for name, content in {
+        "a.txt": b"",
+        "b.md": b"\xef\xbb\xbf",
+        "c.jsonl": b"",
+        "d.txt": b"one",
+        "e.txt.gz": gzip.compress(b""),
+        "f.jsonl.gz": gzip.compress(b""),
+        "g.ndjson": b"",
+    }.items():
+        write(tmp_path / name, content)
+    one = write(tmp_path / "elsewhere/x.txt", b"two")
+    for paths, wanted in (([tmp_path], ["one", "two"]), ([tmp_path / "a.txt", one], ["two"])):
+        source, faults = open_source(*paths, errors=errors), Faults(errors)
+        assert [document.text for document in documents(source, faults)] == wanted
+        assert faults.counts == {"empty": 6 if len(paths) == 1 else 1}
+        assert faults.first == {"empty": str(tmp_path / "a.txt")}
+        ends = [block.end.file for block in source.blocks()]
+        assert ends == list(range(1, len(ends) + 1))
+        in_parts = [d.text for p in source.portions(1) for b in source.portion_blocks(p)
+                    for d in b.documents(Faults(errors))]  # fmt: skip
+        assert in_parts == wanted
+    marked = open_source(tmp_path, document_marker="|")
+    assert [document.text for document in documents(marked)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.json", "b.parquet", "b.txt.gz", "b.jsonl.xz"])
+def test_an_empty_file_of_a_kind_that_cannot_be_is_named_in_a_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a.txt", b"text")
+    empty = write(tmp_path / name, b"")
+    assert f"{empty}: the file is empty; remove it" in fails(tmp_path)
+
+
 def test_an_empty_file_is_named(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", "text")
     empty = write(tmp_path / "b.txt", b"")
     assert f"{empty}: the file is empty" in fails(empty)
-    assert f"{empty}: the file is empty" in fails(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert f"{tmp_path / 'a.txt'}: the file is empty" in fails(tmp_path)
+    with pytest.raises(DataError, match=r"b\.txt: the file is empty"):
+        open_source(empty, tmp_path / "a.txt")
     assert "empty but for a byte-order mark" in fails(write(tmp_path / "b.txt", "\ufeff"))
 
 
@@ -272,6 +310,11 @@ def test_a_file_that_is_not_text_is_named_with_the_offset_of_the_byte(tmp_path: 
     [
         ('{"text": "one"', "line 2: not JSON: Expecting ',' delimiter at column 15"),
         pytest.param("[" * 100_000, "line 2: not usable JSON", id="nested too deeply"),
+        pytest.param(
+            '{"text": ' + "1" * 5000 + "}",
+            "line 2: not usable JSON: a number of more than 4,300 digits; shorten or remove it",
+            id="a long number",
+        ),
         ('["text"]', "line 2: wanted a JSON object with a field 'text', not an array"),
         ("17", "line 2: wanted a JSON object with a field 'text', not a number"),
         ('{"id": 1, "story": "x"}', "line 2: there is no field 'text' (fields: id, story)"),

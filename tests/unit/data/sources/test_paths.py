@@ -96,13 +96,40 @@ def test_the_format_of_a_file_whose_suffix_names_none(tree: Path) -> None:
 
 def test_a_format_that_names_nothing(tree: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"there is no format 'jsnl'; did you mean 'jsonl'\? \(formats: txt, md,"
+        ConfigError, match=r"^--format: there is no format 'jsnl'; did you mean 'jsonl'\? \(formats: txt, md,"
     ):
         open_source(tree / "a/part-1", file_format="jsnl")
-    with pytest.raises(ConfigError, match=r"file_format=csv: .* \(.*b\.jsonl\); leave it out, or rename"):
+    with pytest.raises(ConfigError, match=r"--format csv: .* \(.*b\.jsonl\); leave it out, or rename"):
         open_source(tree / "b.jsonl", file_format="csv")
     with pytest.raises(ConfigError, match=r"there is no format 'parquet\.gz'"):
         open_source(tree / "a/part-1", file_format="parquet.gz")
+
+
+def test_a_file_that_no_format_reads_says_how_to_name_one(tree: Path) -> None:
+    with pytest.raises(DataError, match=r"or name the format that it has with --format$"):
+        open_source(tree / "a/part-1")
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "one")
+    try:
+        bad = write(tmp_path / os.fsdecode(b"caf\xe9.txt"), "two")
+    except OSError:
+        pytest.skip("names are UTF-8 here")
+    for path in (tmp_path, bad, f"{tmp_path}/*.txt"):
+        with pytest.raises(DataError, match=r"^'.*caf\\udce9\.txt': the name is not UTF-8; rename it$"):
+            open_source(path)
+    bad.rename(bad.with_suffix(".bin"))
+    assert texts(tmp_path) == ["one"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "unfinished.json"])
+def test_json_that_is_named_like_a_file_of_ours_is_read(tmp_path: Path, name: str) -> None:
+    write(tmp_path / f"a/{name}", '["one"]')
+    write(tmp_path / f"b/{name}", '[{"recipe": 5, "text": "two"}]')
+    write(tmp_path / f"c/{name}", '{"recipe": {"source": "x"}, "text": "three"}')
+    write(tmp_path / "c/z.json", '["four"]')
+    assert texts(tmp_path) == ["one", "two", "three", "four"]
 
 
 @pytest.fixture
