@@ -223,7 +223,7 @@ class Stream:
 
     def tokens_of(self, number: int) -> int:
         """How many ids a shard has. Makes it, where it never was."""
-        if number not in self._made:
+        while number not in self._made:
             self._require(number)
         return self._made[number].record.tokens
 
@@ -242,7 +242,7 @@ class Stream:
         """Make what is used next ahead of time, where there is room beside what is in use."""
         with self._lock:
             self._in_use = list(in_use)
-            for number in in_use:
+            for number in (*following, *in_use):
                 if number in self._mapped:
                     self._mapped.move_to_end(number)
             room = self._settings.cache_bytes - sum(map(self._expected_bytes, in_use))
@@ -258,7 +258,7 @@ class Stream:
                 if room < 0:
                     return
                 if number not in self._mapped:
-                    self._start(number)
+                    self._start(number, is_ahead=True)
 
     def complete(self) -> Manifest:
         """Make every shard, budget or not, and write a manifest: a prepared directory with the stream's shards."""
@@ -298,18 +298,21 @@ class Stream:
             future = self._start(number)
         future.result()
 
-    def _start(self, number: int) -> Future[None]:
+    def _start(self, number: int, *, is_ahead: bool = False) -> Future[None]:
         future = self._coming.get(number)
         if future is None or future.done():
-            future = self._coming[number] = self._thread.submit(self._make, number)
+            future = self._coming[number] = self._thread.submit(self._make, number, is_ahead)
         return future
 
-    def _make(self, number: int) -> None:
+    def _make(self, number: int, is_ahead: bool) -> None:
+        """Bring a shard here, if need be within the budget; what nobody waits for, only where there is room."""
         with storage_errors(self.directory), self._alone():
             self._read_ledger()  # another process may have made it meanwhile
             made = self._made.get(number)
             if made is None or not self._is_here(made.record):
-                self._evict(self._expected_bytes(number))
+                has_room = self._evict(self._expected_bytes(number))
+                if is_ahead and not has_room:
+                    return
                 fresh, faults = self._write(number)
                 if made is not None:
                     self._require_same(f"shard {number}", fresh.record, made.record)
@@ -483,26 +486,26 @@ class Stream:
             else sum(self._sizes(made.record))
         )
 
-    def _evict(self, coming_bytes: int, *, besides: int | None = None) -> None:
-        """Remove shards until so many bytes more fit the budget, for whoever is alone in the directory.
+    def _evict(self, coming_bytes: int, *, besides: int | None = None) -> bool:
+        """Remove shards until so many bytes more fit the budget, for whoever is alone. Returns whether they do.
 
         First this run's, the one unused for longest first, then those that only other runs have read; never those
-        that this run takes windows from. What another run has mapped stays readable there; where the system does not
-        allow to remove it, it stays on the disk, and is tried again the next time.
+        that this run takes windows from or, as long as there are none, `besides`. What another run has mapped stays
+        readable there; where the system does not allow to remove it, it stays, and is tried again the next time.
         """
         with self._lock:
             lying = self._lying()
             sizes = {number: ids.nbytes for number, ids in self._mapped.items()} | lying
             taken = sum(sizes.values()) + coming_bytes
             others = sorted(lying.keys() - self._mapped.keys(), key=self._last_use)
-            for number in (*self._mapped, *others):
+            kept = self._in_use or [besides]
+            for number in (number for number in (*self._mapped, *others) if number not in kept):
                 if taken <= self._settings.cache_bytes:
-                    return
-                if number == besides or number in self._in_use:
-                    continue
+                    break
                 self._mapped.pop(number, None)
                 if self._remove(self._made[number].record.name):
                     taken -= sizes[number]
+            return taken <= self._settings.cache_bytes
 
     def _lying(self) -> dict[int, int]:
         """The training shards in the directory, with the bytes of their files.

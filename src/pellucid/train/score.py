@@ -45,8 +45,8 @@ def score_checkpoint(
         source = open_source(str(data))
         if not source.is_single_text:
             raise DataError(
-                f"{data}: give one .txt file, or prepare it first: pellucid prepare {data} --out DIR --tokenizer "
-                f"{loaded.tokenizer.kind}"
+                f"{data}: give one .txt file, or prepare it first with the model's tokenizer, {loaded.tokenizer.kind}: "
+                f"pellucid prepare {data} --out DIR --tokenizer …"
             )
         (document,) = documents(source, whole=True)
         score = evaluate_text(

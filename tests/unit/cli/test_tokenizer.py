@@ -72,6 +72,7 @@ def test_reading_takes_the_options_of_prepare_and_hands_them_on(cli, workdir):
     assert outcome.err.splitlines()[-1] == (
         "next: pellucid prepare FILE --format jsonl --out mine-shards --tokenizer mine"
     )
+    assert "9 texts, " in outcome.err
     assert len(build("mine").encode("zebra")) == 1
     (workdir / "a.txt").write_bytes(b"zebra|" * 9 + b"qu\xffagga")
     assert "--errors replace" in cli("tokenizer", "train", "a.txt", *options).error

@@ -104,7 +104,7 @@ def test_packed_rows_of_a_mixture_are_the_members_rows(
     tmp_path: Path, is_running_text_first: bool, seq_len: int
 ) -> None:
     """One running text, whose documents have no end, and documents that have; the last shards are short."""
-    text = made(tmp_path / "text", "to be or not to be " * 31)
+    text = made(tmp_path / "text", "to be or not to be " * 25)
     file = tmp_path / "stories.jsonl"
     file.write_text("".join(f'{{"text": "{"once upon a time " * (n % 5)}{n}"}}\n' for n in range(60)))
     prepare(open_source(file), tokenizers.build("byte"), tmp_path / "stories", shard_tokens=250)

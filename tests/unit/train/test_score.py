@@ -76,7 +76,9 @@ def test_a_collection_of_texts_must_be_prepared_first(score, workdir):
     (workdir / "texts").mkdir()
     for name in ("a.txt", "b.txt"):
         (workdir / "texts" / name).write_text("text")
-    with pytest.raises(DataError, match=r"prepare it first: pellucid prepare"):
+    with pytest.raises(
+        DataError, match=r"prepare it first with the model's tokenizer, byte: pellucid prepare"
+    ):
         score(data=workdir / "texts")
 
 

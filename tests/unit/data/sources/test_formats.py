@@ -66,7 +66,11 @@ def test_where_a_document_stands_does_not_depend_on_blocks(
     assert read(source) == at_once
 
 
-@pytest.mark.parametrize("block_bytes", [1, 400], indirect=True)
+@pytest.mark.parametrize(
+    "block_bytes",
+    [pytest.param(1, marks=pytest.mark.slow), 400],
+    indirect=True,  # a block a document, or some
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_reading_goes_on_at_every_block(stored: Stored, kind: str, block_bytes: int) -> None:
     source = open_source(stored(TEXTS, f"a{kind}"), stored(TEXTS[::-1], f"b{kind}"), document_marker=MARKER)

@@ -111,6 +111,8 @@ def test_a_file_that_no_format_reads_says_how_to_name_one(tree: Path) -> None:
 
 
 def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\\udce9\.txt': the name is not UTF-8; rename it$"):
+        open_source(tmp_path / os.fsdecode(b"gone\xe9.txt"))
     write(tmp_path / "a.txt", "one")
     try:
         bad = write(tmp_path / os.fsdecode(b"caf\xe9.txt"), "two")
