@@ -51,6 +51,7 @@ STREAM = "stream.json"
 _ID_BYTES_PER_STORED_BYTE = 3
 """What a stored byte of Parquet becomes as ids, at most, about: for shards whose size is not known yet."""
 _START_BYTES = 8
+"""What a .starts file has for each document."""
 _FILE = re.compile(r"train-(\d+)\.(?:bin|starts)")
 
 _log = logging.getLogger(__name__)

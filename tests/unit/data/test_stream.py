@@ -242,6 +242,14 @@ def test_a_damaged_shard_is_made_again(opened, damage, when, caplog) -> None:
     assert len(caplog.records) == 1
 
 
+def test_a_shard_without_its_starts_is_not_taken_for_whole(opened) -> None:
+    stream = opened()
+    stream.shard(1)
+    lost_starts(stream)
+    opened().shard(1)
+    assert (stream.directory / "train-00001.starts").is_file()
+
+
 @pytest.mark.parametrize("damage", [alter, Path.unlink])
 @pytest.mark.parametrize("suffix", ["bin", "starts"])
 def test_damaged_validation_is_made_again(opened, damage, suffix, caplog) -> None:
@@ -353,7 +361,7 @@ def test_two_streams_in_one_directory_agree(opened) -> None:
     assert all((a == b).all() for a, b in zip(found[0], reversed(found[1]), strict=True))
 
 
-def test_a_stream_whose_shards_another_one_evicted_verifies_what_is_left(opened) -> None:
+def test_a_stream_whose_shards_another_one_evicted_verifies_what_is_left(opened, caplog) -> None:
     ours = opened()
     wanted = {number: np.array(ours.shard(number)) for number in (1, 3)}
     theirs = opened(cache_bytes=1)
@@ -361,6 +369,7 @@ def test_a_stream_whose_shards_another_one_evicted_verifies_what_is_left(opened)
     assert here(ours) == {"train-00005.bin"}
     ours.verify()
     assert ours.bytes_here == 0
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     assert all((ours.shard(number) == ids).all() for number, ids in wanted.items())
 
 
@@ -421,8 +430,8 @@ def test_the_shards_in_use_stay_where_another_stream_has_filled_the_budget(opene
         theirs.shard(number)
     assert here(ours) == {"train-00008.bin", "train-00010.bin", "train-00012.bin"}
     made.clear()
-    for _ in range(5):
-        ours.expect([1, 3], [5])
+    for following in ([], [5], [5], [5]):
+        ours.expect([1, 3], following)
         ours._thread.submit(int).result()
         ours.shard(1), ours.shard(3)
     assert sorted(made) == [1, 3, 5]
@@ -437,6 +446,18 @@ def test_what_is_made_ahead_takes_no_room_from_what_is_in_use(opened, made) -> N
     assert made == [1, 3]
     assert stream.tokens_of(5) > 9000
     assert here(stream) == {"train-00001.bin", "train-00003.bin"}
+
+
+def test_a_size_that_is_asked_for_comes_although_there_is_no_room_to_make_ahead(opened, made) -> None:
+    stream, gate = opened(), threading.Event()
+    stream.expect([1, 3], [])
+    stream.shard(1), stream.shard(3)
+    stream._thread.submit(gate.wait)
+    ahead = stream._start(5, is_ahead=True)
+    threading.Timer(0.2, gate.set).start()
+    assert stream.tokens_of(5) > 9000
+    assert ahead.done()
+    assert made == [1, 3, 5]
 
 
 def test_steps_that_go_on_to_the_next_shards_make_each_once(opened, made) -> None:
