@@ -116,7 +116,7 @@ from pellucid.tokenizers import ByteTokenizer
 
 path, out, deduplicate, workers = *map(Path, sys.argv[1:3]), sys.argv[3] == "True", int(sys.argv[4])
 content.BLOCK_BYTES = 5_000
-module._FEW_BYTES = 0
+module._FEW_BYTES = module._FEW_WORKERS = 0
 
 def made(out, workers=1, progress=None):
     module.prepare(open_source(path), ByteTokenizer(), out, shard_tokens=10_000, save_every_s=0.02,
@@ -186,7 +186,7 @@ def wait(progress):
         time.sleep(0.01)
 
 content.BLOCK_BYTES = 20_000
-module._FEW_BYTES = 0
+module._FEW_BYTES = module._FEW_WORKERS = 0
 source = open_source(path)
 print("ready", flush=True)
 module.prepare(source, ByteTokenizer(), out, shard_tokens=30_000, save_every_s=0.02, deduplicate=deduplicate,
@@ -211,7 +211,7 @@ from pellucid.errors import WorkerError
 from pellucid.tokenizers import ByteTokenizer
 
 content.BLOCK_BYTES = 20_000
-module._FEW_BYTES = 0
+module._FEW_BYTES = module._FEW_WORKERS = 0
 path, out, shard_tokens = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 started, popen = [], subprocess.Popen
 

@@ -11,8 +11,8 @@ import tokenizers
 import transformers
 
 from pellucid.tokenizers import Tokenizer, build
-from pellucid.tokenizers.ranks import CL100K_FILE, O200K_FILE, _gpt2_merges
-from pellucid.tokenizers.tokenizer_json import to_tokenizer_json
+from pellucid.tokenizers.ranks import CL100K_FILE, O200K_FILE, _gpt2_merges, gpt2_ranks, stand_ins
+from pellucid.tokenizers.tokenizer_json import merges_of, to_tokenizer_json
 
 FILES = {"cl100k_base": CL100K_FILE, "o200k_base": O200K_FILE}
 KINDS = ["byte", "gpt2", "gpt2 at 5000", "p50k_base", *FILES]
@@ -86,7 +86,11 @@ def test_the_vocabulary_and_its_special_tokens_are_ours(name: str) -> None:
 
 def test_the_merges_of_gpt2_are_those_it_was_learned_with() -> None:
     merges = to_tokenizer_json(built("gpt2"))["model"]["merges"]
-    assert [" ".join(pair) for pair in merges] == _gpt2_merges().splitlines()[1:]
+    spell = {byte: chr(code) for code, byte in stand_ins().items()}
+    found = [
+        " ".join("".join(map(spell.__getitem__, part)) for part in pair) for pair in merges_of(gpt2_ranks())
+    ]
+    assert merges == found == _gpt2_merges().splitlines()[1:]
 
 
 @pytest.mark.parametrize("alphabet", ["\n abcdefghijklmnopqrstuvwxyz<|>", "\n äbc日🙂<|endoftxpas>"])

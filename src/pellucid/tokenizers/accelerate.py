@@ -11,7 +11,6 @@ Why this library, and how it was tried: docs/decisions/0007-fast-encoders.md.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import tempfile
@@ -187,13 +186,10 @@ def _load(library: Any, tokenizer: TiktokenTokenizer | HuggingFaceTokenizer) -> 
             file = Path(folder) / "ranks.tiktoken"
             file.write_bytes(dump_ranks(tokenizer._ranks))
             return library.from_tiktoken(str(file), pattern=pattern, special_tokens={})
-    tree = tokenizer.tokenizer_json()
-    merges = tree["model"].get("merges", [])
-    if not any(
-        " " in part for merge in merges for part in merge
-    ):  # in the older form it loads a third faster
-        tree = {**tree, "model": {**tree["model"], "merges": [" ".join(merge) for merge in merges]}}
-    return library.from_json_str(json.dumps(tree, separators=(",", ":")))
+    text = tokenizer._tokenizer_json_text
+    if text is None:
+        raise TokenizerError("its special tokens cannot be written as tokenizer.json")
+    return library.from_json_str(text)
 
 
 def _is_fault(error: BaseException) -> bool:

@@ -12,7 +12,6 @@ import lzma
 import os
 import tempfile
 from collections.abc import Mapping
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -61,14 +60,14 @@ def gpt2_ranks(limit: int = GPT2_RANKS) -> Ranks:
     byte_of = stand_ins()
     tokens = [bytes([byte]) for byte in byte_of.values()]
     for merge in gpt2_merges(limit):
-        tokens.append("".join(merge).translate(byte_of).encode("latin-1"))
+        tokens.append(merge.replace(" ", "").translate(byte_of).encode("latin-1"))
     return {token: rank for rank, token in enumerate(tokens)}
 
 
-def gpt2_merges(limit: int = GPT2_RANKS) -> list[list[str]]:
-    """The pairs that are merged to the ranks from 256 on, written in stand-ins, for the first `limit` ranks."""
+def gpt2_merges(limit: int = GPT2_RANKS) -> list[str]:
+    """The pairs that are merged to ranks 256 … limit - 1, in stand-ins, with a space between the two."""
     _version, *merges = _gpt2_merges().splitlines()
-    return [merge.split(" ") for merge in merges[: limit - 256]]
+    return merges[: limit - 256]
 
 
 def p50k_ranks() -> Ranks:
@@ -90,7 +89,6 @@ def stand_ins() -> dict[int, int]:
     return {byte: byte for byte in printable} | {0x100 + index: byte for index, byte in enumerate(others)}
 
 
-@lru_cache(maxsize=1)
 def _gpt2_merges() -> str:
     packed = resources.files("pellucid.tokenizers") / "vocabularies" / "gpt2_vocab.bpe.xz"
     try:

@@ -169,7 +169,7 @@ class TiktokenTokenizer(BaseTokenizer):
         *,
         settings: Mapping[str, Any] | None = None,
         save_ranks: bool = False,
-        merges: Callable[[], list[list[str]]] | None = None,
+        merges: Callable[[], list[str]] | None = None,
     ) -> None:
         from tiktoken import Encoding  # 35 ms, which a command that only reads configs need not pay
 

@@ -47,18 +47,19 @@ def byte_level(
     added: Sequence[str],
     *,
     pattern: str | None = None,
-    merges: list[list[str]] | None = None,
+    merges: list[str] | None = None,
 ) -> dict[str, Any]:
     """Byte-pair encoding of bytes.
 
     `ranks` gives the bytes of each token and its id, which is also its merge priority. `pattern` cuts text
-    into pieces; None stands for GPT-2's. `merges` are the pairs, in stand-ins, where they are known: to find them
-    takes a second for 100,000. A piece that is a token is taken whole where merges do not reach it.
+    into pieces; None stands for GPT-2's. `merges` are the pairs, in stand-ins with a space between the two, where
+    they are known: to find them takes a second for 100,000. A piece that is a token is taken whole where merges do
+    not reach it.
     """
     spell = {byte: chr(code) for code, byte in stand_ins().items()}
     names = {token: "".join(map(spell.__getitem__, token)) for token in ranks}
     if merges is None:
-        merges = [[names[first], names[second]] for first, second in merges_of(ranks)]
+        merges = [f"{names[first]} {names[second]}" for first, second in merges_of(ranks)]
     unreached = len(merges) < sum(len(token) > 1 for token in ranks)
     vocabulary = _vocabulary({names[token]: rank for token, rank in ranks.items()}, own_special)
     cut = _splits(pattern) if pattern else _byte_level(use_regex=True)
@@ -109,7 +110,7 @@ def _vocabulary(tokens: dict[str, int], own_special: Mapping[str, int]) -> dict[
 
 def _file(
     vocabulary: dict[str, int],
-    merges: list[list[str]],
+    merges: list[str],
     own_special: Mapping[str, int],
     added: Sequence[str],
     pre_tokenizer: dict[str, Any] | None,

@@ -682,6 +682,7 @@ def test_neither_workers_nor_their_kind_nor_blocks_change_a_byte(
     assert made("three threads", 3) == one
     with monkeypatch.context() as patch:
         patch.setattr(prepare_module, "_FEW_BYTES", 0)
+        patch.setattr(prepare_module, "_FEW_WORKERS", 0)
         assert made("two processes", 2) == one
     for name in ("BLOCK_BYTES", "PIECE_BYTES"):
         monkeypatch.setattr(content if name == "BLOCK_BYTES" else text_files, name, 1 << 20)

@@ -239,7 +239,7 @@ def test_a_script_without_a_guard_can_use_processes(tmp_path: Path, saved: Path)
         "from pellucid.data.sources import open_source\n"
         "from pellucid.tokenizers import ByteTokenizer\n"
         "print('once')\n"
-        "module._FEW_BYTES = 0\n"
+        "module._FEW_BYTES = module._FEW_WORKERS = 0\n"
         "module.prepare(open_source('texts'), ByteTokenizer(), Path('out'), workers=2, val_fraction=0.5)\n"
     )
     result = subprocess.run(
