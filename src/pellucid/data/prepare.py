@@ -46,7 +46,7 @@ _SAMPLE_CHARACTERS = 1 << 20
 _FEW_BYTES = 64 << 20
 """A source of fewer bytes is done before worker processes would have started: threads do it."""
 _FEW_WORKERS = 2
-"""So many threads hardly wait for each other's interpreter lock: encoding does not hold it. More are processes."""
+"""So many threads with the fast encoder hardly wait for each other's interpreter lock. More are processes."""
 _TOO_FEW_BYTES = 4 << 20
 """A source of fewer bytes is encoded before a faster encoder would have started."""
 _EXPANSION = {".gz": 5, ".xz": 7, ".zst": 5, ".parquet": 4}
@@ -304,7 +304,7 @@ def _workers(
     encode = BlockEncoder(tokenizer, settings, encoder.encode_batch)
     if workers == 1:
         yield partial(map, encode)
-    elif source.size_bytes < _FEW_BYTES or workers <= _FEW_WORKERS:
+    elif source.size_bytes < _FEW_BYTES or (workers <= _FEW_WORKERS and encoder.is_accelerated):
         with ThreadPoolExecutor(workers, thread_name_prefix="pellucid-encode") as executor:
             yield partial(in_order, encode=encode, executor=executor, workers=workers)
     else:

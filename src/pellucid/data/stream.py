@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -263,6 +264,7 @@ class Stream:
 
     def complete(self) -> Manifest:
         """Make every shard, budget or not, and write a manifest: a prepared directory with the stream's shards."""
+        self._settings = self._settings.model_copy(update={"cache_bytes": sys.maxsize})
         for number in range(self.num_shards):
             self.tokens_of(number)
             self.shard(number)

@@ -72,7 +72,7 @@ def here(stream: Stream) -> set[str]:
 
 @pytest.mark.parametrize("tokens_per_epoch", [None, 50_000])
 def test_batches_are_those_of_the_data_prepared_first(opened, tokens_per_epoch) -> None:
-    stream, full = opened(), opened("full", cache_bytes=10**9)
+    stream, full = opened(), opened("full")
     full.complete()
     prepared = open_shards(full.directory)
     prepared.verify()
