@@ -48,7 +48,7 @@ bench: $(VENV)/.installed-test ## measure: every question in benchmarks/
 
 # Proving it -------------------------------------------------------------------------------------------
 
-test: $(VENV)/.installed-test ## the default tests: under 3 minutes on two cores
+test: $(VENV)/.installed-test ## the default tests: 3 to 4 minutes on two cores
 	$(PARALLEL) -m "not slow" $(ARGS)
 
 # The slow tests time things and use every core, so they run one after another.

@@ -3,11 +3,13 @@
 import io
 import json
 import random
+import re
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.integration.hub_server import Faults, HubServer
 
 from pellucid.cli.options import run_config
@@ -82,7 +84,9 @@ def reference(hub, tiny, train_tiny, workdir, tmp_path):
 
 
 def test_a_streamed_run_is_the_run_on_prepared_data(hub, reference, train_tiny):
-    streamed = train_tiny(*STREAM, "run.dir=runs/streamed").directory
+    said = io.StringIO()
+    streamed = train_tiny(*STREAM, "run.dir=runs/streamed", console=Console(file=said, width=200)).directory
+    assert re.search(r"stream: shard \d+ of \d+, [\d,]+ tokens in ", said.getvalue())
     assert losses(streamed) == losses(reference)
     assert final_weights(streamed) == final_weights(reference)
     assert hub.faults.happened.total() > 10

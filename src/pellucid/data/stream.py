@@ -15,6 +15,7 @@ import logging
 import re
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -316,7 +317,12 @@ class Stream:
                 has_room = self._evict(self._expected_bytes(number))
                 if is_ahead and not has_room:
                     return
+                began = time.monotonic()
                 fresh, faults = self._write(number)
+                tokens, seconds = f"{fresh.record.tokens:,}", time.monotonic() - began
+                _log.info(
+                    "stream: shard %d of %d, %s tokens in %.1f s", number, self.num_shards, tokens, seconds
+                )
                 if made is not None:
                     self._require_same(f"shard {number}", fresh.record, made.record)
                 else:

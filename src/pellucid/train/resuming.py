@@ -13,7 +13,7 @@ from pellucid import checkpoint
 from pellucid.checkpoint import layout
 from pellucid.config import Config, Tree, differences, from_tree, override, read_toml, to_tree
 from pellucid.errors import CheckpointError, ResumeError
-from pellucid.runtime.console import message_console
+from pellucid.runtime.console import message_console, told
 from pellucid.runtime.device import choose_device
 from pellucid.train.config import RunConfig
 from pellucid.train.hooks import Hook
@@ -38,9 +38,9 @@ def resume(
     data, seed, batch) is refused with ResumeError, and so is a run that another process is training; every other
     change is said. Raises CheckpointError when checkpoints are there and every one is damaged.
     """
-    run = RunDirectory.existing(directory)
-    with run.alone():
-        return _resume(run, changes, device=device, console=console or message_console(), hooks=hooks)
+    run, console = RunDirectory.existing(directory), console or message_console()
+    with run.alone(), told(console, "pellucid.data.stream"):
+        return _resume(run, changes, device=device, console=console, hooks=hooks)
 
 
 def _resume(

@@ -13,7 +13,7 @@ from pellucid import checkpoint
 from pellucid.checkpoint.weights import fill
 from pellucid.errors import CheckpointError
 from pellucid.model.stats import on_meta
-from pellucid.runtime.console import message_console
+from pellucid.runtime.console import message_console, told
 from pellucid.runtime.device import choose_device
 from pellucid.tokenizers import Tokenizer
 from pellucid.train.config import RunConfig
@@ -38,6 +38,13 @@ def train(
     the config, the data or the directory cannot be used.
     """
     console = console or message_console()
+    with told(console, "pellucid.data.stream"):
+        return _train(config, device=device, init=init, console=console, hooks=hooks)
+
+
+def _train(
+    config: RunConfig, *, device: str | None, init: Path | None, console: Console, hooks: Sequence[Hook]
+) -> RunResult:
     data = open_data(config, progress=preparing_progress(console))
     plan, order = plan_run(config, data, choose_device(device))
     init = checkpoint.find_checkpoint(init)[0] if init else None
