@@ -61,9 +61,9 @@ def encode_with_special(
     return ids, np.concatenate([offsets[:1], ends[last_parts]])
 
 
-def digest(document: Document) -> bytes:
-    """SHA-256 of a document's UTF-8 text; a NUL stands between the source and the target of a pair."""
-    return hashlib.sha256("\0".join(document.texts).encode()).digest()
+def digest(texts: Sequence[bytes]) -> bytes:
+    """SHA-256 of a document's text in UTF-8; a NUL stands between the source and the target of a pair."""
+    return hashlib.sha256(texts[0] if len(texts) == 1 else b"\0".join(texts)).digest()
 
 
 def content_hash(digest: bytes) -> int:
@@ -166,7 +166,7 @@ class BlockEncoder:
 
     def _divide_by_hash(self, document: Document, train: _Gathered, val: _Gathered) -> None:
         encoded = [text.encode() for text in document.texts]
-        whole = hashlib.sha256(encoded[0] if len(encoded) == 1 else b"\0".join(encoded)).digest()
+        whole = digest(encoded)
         side = val if content_hash(whole) < self._settings.division.limit else train
         for text, data in zip(document.texts, encoded, strict=True):
             side.add(text, begins=True, size=len(data), cuts=self._cuts)

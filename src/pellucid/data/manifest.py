@@ -13,6 +13,7 @@ from pellucid.config import Config, from_tree
 from pellucid.data.sources.base import SourceRecord
 from pellucid.errors import ConfigError, DataError
 from pellucid.runtime.files import write_atomic
+from pellucid.tokenizers import Tokenizer
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -31,6 +32,17 @@ class TokenizerRecord(Config):
     fingerprint: str
     end_of_text_id: int | None = None
     """The id after every document; None where documents follow each other with no mark between them."""
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, *, marks_ends: bool = True) -> TokenizerRecord:
+        """marks_ends: whether documents are ended by the tokenizer's end-of-text id, where it has one."""
+        end = tokenizer.end_of_text_id if marks_ends else None
+        return cls(kind=tokenizer.kind, fingerprint=tokenizer.fingerprint, end_of_text_id=end)
+
+
+def dtype_for(vocab_size: int) -> Literal["uint16", "uint32"]:
+    """The smaller type that holds every id."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
 class SplitRule(Config):

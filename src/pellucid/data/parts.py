@@ -7,11 +7,8 @@ of train and then val the ids, starts, digests and document bytes, little-endian
 from __future__ import annotations
 
 import json
-import os
-import secrets
 import zlib
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +22,7 @@ from pellucid.data.encoding import DIGEST_BYTES, EncodedBlock, EncodedSide
 from pellucid.data.manifest import FORMAT_VERSION
 from pellucid.data.sources.base import Errors, Faults, Place
 from pellucid.errors import ConfigError, DataError
-from pellucid.runtime.files import ASIDE_SUFFIX, fsync_directory
+from pellucid.runtime.files import file_written_aside
 
 _STARTS = np.dtype("<i8")
 _DIGESTS = np.dtype(f"V{DIGEST_BYTES}")
@@ -54,7 +51,7 @@ class Part:
     def write(self, blocks: Iterable[tuple[Place, EncodedBlock]]) -> None:
         """Write (where it begins, block) after block; the file appears when it is whole."""
         count = 0
-        with _written_aside(self.path) as file:
+        with file_written_aside(self.path) as file:
             file.write(self._head)
             for begin, block in blocks:
                 _write_block(file, begin, block)
@@ -120,22 +117,6 @@ class _BlockHead(Config):
 
 class _Tail(Config):
     blocks: int
-
-
-@contextmanager
-def _written_aside(path: Path) -> Generator[IO[bytes]]:
-    """A file that appears under its name when it is whole and on the disk; of a failed one nothing stays."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}{ASIDE_SUFFIX}")
-    try:
-        with aside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
 
 
 def _line(value: Config) -> bytes:

@@ -28,6 +28,7 @@ from pellucid.data.manifest import (
     Recipe,
     SplitRule,
     TokenizerRecord,
+    dtype_for,
     is_prepared,
     write_manifest,
 )
@@ -137,14 +138,10 @@ def plan(
             f"{tokenizer.kind} has none; choose another data.tokenizer.kind"
         )
     return Recipe(
-        dtype="uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        dtype=dtype_for(tokenizer.vocab_size),
         vocab_size=tokenizer.vocab_size,
         shard_tokens=shard_tokens,
-        tokenizer=TokenizerRecord(
-            kind=tokenizer.kind,
-            fingerprint=tokenizer.fingerprint,
-            end_of_text_id=None if source.is_single_text else tokenizer.end_of_text_id,
-        ),
+        tokenizer=TokenizerRecord.of(tokenizer, marks_ends=not source.is_single_text),
         source=record,
         split=SplitRule(rule="tail" if source.is_single_text else "content-hash", val_fraction=val_fraction),
         special_tokens=None if record.pair_fields is None else "parsed",
@@ -390,7 +387,7 @@ def _survey_by_hash(source: Source, val_fraction: float) -> Survey:
     sample = _Sample()
     for document in documents(source):
         is_paired = document.target is not None
-        value = content_hash(digest(document))
+        value = content_hash(digest([text.encode() for text in document.texts]))
         lowest, highest = min(lowest, value), max(highest, value)
         sample.add(document.texts)
         if lowest < limit <= highest and sample.is_full:

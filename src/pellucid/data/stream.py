@@ -38,6 +38,7 @@ from pellucid.data.manifest import (
     SplitRecord,
     SplitRule,
     TokenizerRecord,
+    dtype_for,
     passport,
     sha256_json,
     write_manifest,
@@ -334,8 +335,11 @@ class Stream:
 
     def _write(self, number: int) -> tuple[MadeShard, Faults]:
         skip = self._settings.val_documents if number == self._settings.val_shard else 0
-        blocks = _without_first(self._source.portion_blocks(self._portions[number]), skip, self._faults())
-        return self._encode_into(blocks, "train", number)
+        met = self._faults()  # among the documents that validation has: nobody else notes those
+        blocks = _without_first(self._source.portion_blocks(self._portions[number]), skip, met)
+        made, faults = self._encode_into(blocks, "train", number)
+        met.add(faults)
+        return made, met
 
     def _encode_into(self, blocks: Iterator[Block], split: str, number: int) -> tuple[MadeShard, Faults]:
         writer = ShardWriter(self.directory, split, dtype=self.recipe.dtype, first_number=number)
@@ -559,13 +563,9 @@ class Stream:
 def stream_recipe(source: Source, tokenizer: Tokenizer, settings: StreamConfig) -> StreamRecipe:
     """What decides a stream's shards."""
     return StreamRecipe(
-        dtype="uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        dtype=dtype_for(tokenizer.vocab_size),
         vocab_size=tokenizer.vocab_size,
-        tokenizer=TokenizerRecord(
-            kind=tokenizer.kind,
-            fingerprint=tokenizer.fingerprint,
-            end_of_text_id=tokenizer.end_of_text_id,
-        ),
+        tokenizer=TokenizerRecord.of(tokenizer),
         source=source.record(),
         shard_bytes=settings.shard_bytes,
         val_shard=settings.val_shard,

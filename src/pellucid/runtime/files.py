@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from pellucid.errors import StorageError
 
@@ -42,17 +43,27 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode("utf-8") if isinstance(content, str) else content
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _aside(path)
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        fsync_directory(path.parent)
+        with file_written_aside(path) as file:
+            file.write(data)
+
+
+@contextmanager
+def file_written_aside(path: Path) -> Generator[IO[bytes]]:
+    """Write the yielded file; it becomes `path` in one rename once it is on the disk.
+
+    When the body raises, what was written is removed and `path` is untouched.
+    """
+    temporary = _aside(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
 
 
 @contextmanager

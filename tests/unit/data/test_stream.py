@@ -532,3 +532,16 @@ def test_what_comes_next_is_known_before_it_is_needed() -> None:
         in_use, following = order.upcoming(number * 20 + 5)
         assert set(in_use) == block
         assert set(following) == blocks[number + 1]
+
+
+def test_documents_left_out_beside_validation_are_counted_too(tmp_path) -> None:
+    file = tmp_path / "bad.jsonl"
+    lines = ['{"text": "a good document"}', '{"text": 7}', "{"] * 20
+    file.write_text("\n".join(lines))
+    settings = SETTINGS.model_copy(update={"shard_bytes": 10**6, "val_documents": 5})
+    source = open_source(file, errors="skip")
+    stream = Stream(source, tokenizers.build("byte"), tmp_path / "stream", settings)
+    manifest = stream.complete()
+    stream.close()
+    assert (manifest.val.documents, manifest.train.documents) == (5, 15)
+    assert sum(manifest.left_out.values()) == 40
