@@ -132,14 +132,29 @@ def known_shards():
     files = [out / (record["name"] + suffix) for record in records for suffix in (".bin", ".starts")]
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
+def life(heard):
+    "Prepares until it is killed: after ten blocks it stands still, so no machine is fast enough to end."
+    blocks = 0
+    def report(progress):
+        nonlocal blocks
+        blocks += 1
+        os.write(heard, b".")
+        time.sleep(3600 if blocks == 10 else 0.02)
+    made(out, workers, report)
+
 draw, progressed, first = random.Random(20), 0, {}
-for _ in range(12):
+for number in range(12):
+    hears, heard = os.pipe()
     child = os.fork()
     if not child:
-        made(out, workers, lambda progress: time.sleep(0.05))
+        life(heard)
         os._exit(0)
-    time.sleep(draw.uniform(0.05, 0.3) + 0.8 * (workers > 1))
+    os.close(heard)
+    if number % 3:  # two of three die while it is at work, the others while it starts, at work or not
+        assert os.read(hears, 1), "it ended before its first block"
+    time.sleep(draw.uniform(0, 0.3))
     os.kill(child, signal.SIGKILL)
+    os.close(hears)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, "it ended before it could be killed"
     assert not (out / "manifest.json").exists()
     now = known_shards()

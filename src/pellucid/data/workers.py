@@ -147,7 +147,10 @@ def _write(stream: IO[bytes], value: object) -> None:
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """What a worker process does: answer each block with its ids, or with the error that it met."""
-    setup: Setup = pickle.load(requests)
+    try:
+        setup: Setup = pickle.load(requests)
+    except EOFError:  # who wanted a worker is gone already
+        return
     tokenizer = load(setup.tokenizer_directory)
     encode = fastest_encoder(tokenizer).encode_batch if setup.accelerated else tokenizer.encode_batch
     encoder = BlockEncoder(tokenizer, setup.settings, encode)
