@@ -1,12 +1,14 @@
-"""The head's matrix product and the cross-entropy together, a chunk of tokens at a time.
+"""The head's matrix product and the cross-entropy together, without all logits at once in float32.
 
-The logits of a batch are often its largest tensor (tokens x vocabulary). Here they exist for one chunk
-only: its loss and its gradients are taken at once, in the forward pass, and the logits are dropped.
+The logits of a batch are often its largest tensor (tokens x vocabulary). Here they exist for a chunk of tokens only,
+in the format of matrix products: its loss and its gradients are taken at once, in the forward pass, and the logits are
+dropped. They are computed and used in tiles of ids that stay in the processor's cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -16,25 +18,46 @@ from torch.nn import functional as F
 
 from pellucid.model.interface import Head, soft_cap
 
-_CHUNK_BYTES = 64 << 20  # of float32 logits; large enough for full matrix-product speed
+_CHUNK_BYTES = 128 << 20
+"""Of a chunk's logits. A larger chunk means fewer sums over the table's gradient."""
+_SCORING_BYTES = 64 << 20
+"""Of float32 logits while scoring."""
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over the positions of a batch, float32 (float64 for float64 states)."""
+
+    objective: Float[Tensor, ""]
+    """What is learned: Σ weight · loss, smoothing and z-loss included. Carries the gradient."""
+    cross_entropy: Float[Tensor, ""]
+    """Σ weight · (-log p(target)), as it is reported: without either. No gradient."""
+    weight: Float[Tensor, ""]
 
 
 class LinearCrossEntropy:
-    """Σ weight · (-log softmax(logits)[target]), and Σ weight: (sum, weight), both float32 scalars.
+    """Σ weight · (-log softmax(logits)[target]) from the states before the head.
 
     logits = states · tableᵀ, cut to the vocabulary and soft-capped where the head says so.
     states [N, D], table [V, D], targets [N], weights [N]. With label smoothing ε the target distribution is
-    (1 - ε) on the target and ε / V on every id.  Matrix products run in autocast's format, the softmax and
+    (1 - ε) on the target and ε / V on every id; with z-loss ζ, ζ · log²Σexp(logits) is added, which keeps the
+    logits from drifting away together.  Matrix products run in autocast's format, the softmax and
     all sums in float32. First derivatives only: the gradients are computed with the loss.
-    Source: Szegedy et al. 2015, arXiv:1512.00567, sec. 7 (smoothing); Wijmans et al. 2024, arXiv:2411.09009
-    and Hsu et al. 2024, arXiv:2410.10989 (chunked, gradient in the forward pass).
+    Source: Szegedy et al. 2015, arXiv:1512.00567, sec. 7 (smoothing); Chowdhery et al. 2022, arXiv:2204.02311,
+    sec. 5 (z-loss); Wijmans et al. 2024, arXiv:2411.09009 and Hsu et al. 2024, arXiv:2410.10989 (chunked, gradient
+    in the forward pass).
     """
 
-    def __init__(self, label_smoothing: float = 0.0, *, compiled: bool = False) -> None:
-        self.label_smoothing = label_smoothing
-        self._softmax: Callable[..., tuple[Tensor, Tensor]] = (
-            torch.compile(_loss_and_logit_gradient, dynamic=False) if compiled else _loss_and_logit_gradient
-        )
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        *,
+        tile_ids: int | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.label_smoothing, self.z_loss, self.tile_ids = label_smoothing, z_loss, tile_ids
+        self._kernels = _Kernels.compiled() if compiled else _Kernels()
 
     def __call__(
         self,
@@ -42,22 +65,27 @@ class LinearCrossEntropy:
         head: Head,
         targets: Int[Tensor, " N"],
         weights: Float[Tensor, " N"],
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        loss = cast(
-            Tensor,
-            _Chunked.apply(
-                states,
-                head.weight,
-                targets,
-                weights,
-                (self.label_smoothing, head.vocab_size, head.softcap),
-                self._softmax,
-            ),
-        )
-        return loss, weights.sum()
+    ) -> LossSums:
+        settings = _Settings(self.label_smoothing, self.z_loss, head.vocab_size, head.softcap, self.tile_ids)
+        found = _Tiled.apply(states, head.weight, targets, weights, settings, self._kernels)
+        objective, cross_entropy = cast(tuple[Tensor, Tensor], found)
+        return LossSums(objective, cross_entropy, weights.sum())
 
 
-class _Chunked(torch.autograd.Function):
+@dataclass(frozen=True)
+class _Settings:
+    label_smoothing: float
+    z_loss: float
+    vocab_size: int
+    softcap: float | None
+    tile_ids: int | None
+
+    @property
+    def numbers(self) -> tuple[float, float, int, float | None]:
+        return self.label_smoothing, self.z_loss, self.vocab_size, self.softcap
+
+
+class _Tiled(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -65,78 +93,155 @@ class _Chunked(torch.autograd.Function):
         table: Tensor,
         targets: Tensor,
         weights: Tensor,
-        settings: tuple[float, int, float | None],
-        softmax: Callable[..., tuple[Tensor, Tensor]],
-    ) -> Tensor:
+        settings: _Settings,
+        kernels: _Kernels,
+    ) -> tuple[Tensor, Tensor]:
         kind = states.device.type
         compute = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-        narrow_states, narrow_table = states.to(compute), table.to(compute)
         wide = torch.float64 if states.dtype == torch.float64 else torch.float32
-        loss = torch.zeros((), dtype=wide, device=states.device)
-        wants_states, wants_table = ctx.needs_input_grad[:2]
-        states_gradient = torch.empty_like(states) if wants_states else None
-        table_gradient = torch.zeros(table.shape, dtype=wide, device=table.device) if wants_table else None
-        chunk = max(1, _CHUNK_BYTES // (4 * table.shape[0]))
+        narrow_states, narrow_table = states.to(compute), table.to(compute)
+        of_states, of_table = (
+            torch.zeros(tensor.shape, dtype=wide, device=tensor.device) if wanted else None
+            for tensor, wanted in zip((states, table), ctx.needs_input_grad, strict=False)
+        )
+        sums = torch.zeros(2, dtype=wide, device=states.device)
+        rows = max(1, _CHUNK_BYTES // (settings.vocab_size * compute.itemsize))
         with torch.autocast(kind, enabled=False):
-            for start in range(0, states.shape[0], chunk):
-                part = slice(start, start + chunk)
-                rows = narrow_states[part]
-                chunk_loss, gradient = softmax(
-                    rows @ narrow_table.T, targets[part], weights[part].to(wide), *settings
-                )
-                loss += chunk_loss
-                if states_gradient is not None:
-                    states_gradient[part] = gradient @ narrow_table
-                if table_gradient is not None:
-                    table_gradient += gradient.T @ rows
-        ctx.save_for_backward(states_gradient, table_gradient)
-        ctx.table_dtype = table.dtype
-        return loss
+            for part in (slice(first, first + rows) for first in range(0, len(states), rows)):
+                chunk = _Chunk(narrow_states[part], targets[part], weights[part].to(wide), settings, kernels)
+                sums += chunk.sums(narrow_table)
+                chunk.differentiate(narrow_table, None if of_states is None else of_states[part], of_table)
+        ctx.save_for_backward(of_states, of_table)
+        ctx.dtypes = states.dtype, table.dtype
+        objective, cross_entropy = sums.unbind()
+        ctx.mark_non_differentiable(cross_entropy)
+        return objective, cross_entropy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (of_loss,) = gradients
-        states_gradient, table_gradient = ctx.saved_tensors
-        for gradient in (states_gradient, table_gradient):
-            if gradient is not None:
-                gradient.mul_(of_loss)
-        if table_gradient is not None:
-            table_gradient = table_gradient.to(ctx.table_dtype)
-        return states_gradient, table_gradient, None, None, None, None
+        of_inputs = (
+            None if gradient is None else gradient.mul_(gradients[0]).to(dtype)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        )
+        return *of_inputs, None, None, None, None
 
 
-def _loss_and_logit_gradient(
+class _Chunk:
+    """Some positions: first the sums of their losses, then, tile by tile, the gradients of states and table.
+
+    A tile holds the logits of some ids, [ids, positions]: a row an id, so that the gradient of the table's rows is a
+    product of two contiguous matrices, which oneDNN computes at twice the speed of one with a transposed left factor.
+    """
+
+    def __init__(
+        self, states: Tensor, targets: Tensor, weights: Tensor, settings: _Settings, kernels: _Kernels
+    ) -> None:
+        self.states, self.targets, self.weights = states, targets, weights
+        self.settings, self.kernels = settings, kernels
+        self.log_sum = torch.full_like(weights, -torch.inf)
+        """log Σ exp(logits) of each position."""
+        self.positions = torch.arange(len(targets), device=targets.device)
+        self.of_target = torch.zeros_like(weights)
+        """The logit of each position's target."""
+        ids = settings.vocab_size  # the rows beyond pad the table: they have no probability and no gradient
+        width = settings.tile_ids or ids
+        self.tiles = [slice(first, min(ids, first + width)) for first in range(0, ids, width)]
+        self.logits: list[Tensor] = []
+
+    def sums(self, table: Tensor) -> Tensor:
+        """(objective, cross-entropy), each weighted and summed."""
+        settings, total = self.settings, torch.zeros_like(self.weights)
+        for tile in self.tiles:
+            logits = table[tile] @ self.states.T
+            self.log_sum = self.kernels.add_log_sum(logits, self.log_sum, settings.softcap)
+            if settings.label_smoothing:
+                total += _capped(logits, settings.softcap, total.dtype).sum(dim=0)
+            is_here, places = self._targets_in(tile)
+            found = _capped(logits[places], settings.softcap, total.dtype)
+            self.of_target = torch.where(is_here, found, self.of_target)
+            self.logits.append(logits)
+        cross_entropy = loss = self.log_sum - self.of_target
+        if settings.label_smoothing:
+            uniform = self.log_sum - total / settings.vocab_size
+            loss = (1 - settings.label_smoothing) * loss + settings.label_smoothing * uniform
+        if settings.z_loss:
+            loss = loss + settings.z_loss * self.log_sum.square()
+        return torch.stack([self.weights @ loss, self.weights @ cross_entropy])
+
+    def differentiate(self, table: Tensor, of_states: Tensor | None, of_table: Tensor | None) -> None:
+        """Add the objective's gradients to those of the states and the table; the logits are given up on the way."""
+        settings = self.settings
+        of_target = (settings.label_smoothing - 1) * self.weights
+        if settings.softcap is not None:
+            of_target = of_target * (1 - (self.of_target / settings.softcap).square())
+        sum_of_states = (
+            torch.zeros_like(self.states.T, dtype=self.weights.dtype) if of_states is not None else None
+        )
+        for tile in self.tiles:
+            gradient = self.kernels.gradient(
+                self.logits.pop(0), self.log_sum, self.weights, *settings.numbers
+            )
+            is_here, places = self._targets_in(tile)
+            gradient.index_put_(places, (of_target * is_here).to(gradient.dtype), accumulate=True)
+            if sum_of_states is not None:
+                sum_of_states += (table[tile].T.contiguous() @ gradient).to(sum_of_states.dtype)
+            if of_table is not None:
+                of_table[tile] += (gradient @ self.states).to(of_table.dtype)
+        if of_states is not None and sum_of_states is not None:
+            of_states.copy_(sum_of_states.T)
+
+    def _targets_in(self, tile: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Whether each position's target is among the tile's ids, and where in the tile: anywhere, if it is not."""
+        rows = self.targets - tile.start
+        is_here = (rows >= 0) & (rows < tile.stop - tile.start)
+        return is_here, (rows.clamp(0, tile.stop - tile.start - 1), self.positions)
+
+
+def _add_log_sum(logits: Tensor, log_sum: Tensor, softcap: float | None) -> Tensor:
+    """Log Σ exp over a tile's ids and what came before them."""
+    return torch.logaddexp(log_sum, _capped(logits, softcap, log_sum.dtype).logsumexp(dim=0))
+
+
+def _gradient(
     logits: Tensor,
-    targets: Tensor,
+    log_sum: Tensor,
     weights: Tensor,
     label_smoothing: float,
+    z_loss: float,
     vocab_size: int,
     softcap: float | None,
-) -> tuple[Tensor, Tensor]:
-    """The weighted loss sum of a chunk, and its gradient with respect to the logits, in the logits' dtype.
-
-    Columns from vocab_size on are padding of the table: they have no probability and no gradient.
-    """
-    rows = logits.shape[1]
-    wide = logits[:, :vocab_size].to(weights.dtype)
-    capped = wide if softcap is None else soft_cap(wide, softcap)
-    log_p = capped.log_softmax(dim=-1)
-    loss = -log_p.gather(1, targets[:, None])[:, 0]
-    gradient = log_p.exp()
+) -> Tensor:
+    """The objective's gradient by a tile's logits, in their dtype, but for what the targets add to it."""
+    capped = _capped(logits, softcap, weights.dtype)
+    gradient = (capped - log_sum).exp()
+    if z_loss:
+        gradient = gradient * (1 + 2 * z_loss * log_sum)
     if label_smoothing:
-        loss = (1 - label_smoothing) * loss - label_smoothing * log_p.mean(dim=-1)
         gradient = gradient - label_smoothing / vocab_size
-    ids = torch.arange(vocab_size, device=logits.device)
-    gradient = torch.where(ids == targets[:, None], gradient - (1 - label_smoothing), gradient)
     if softcap is not None:
         gradient = gradient * (1 - (capped / softcap).square())
-    gradient = (gradient * weights[:, None]).to(logits.dtype)
-    return (weights * loss).sum(), F.pad(gradient, (0, rows - vocab_size)) if rows > vocab_size else gradient
+    return (gradient * weights).to(logits.dtype)
+
+
+def _capped(logits: Tensor, softcap: float | None, dtype: torch.dtype) -> Tensor:
+    return logits.to(dtype) if softcap is None else soft_cap(logits.to(dtype), softcap)
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """The work on a tile besides matrix products: as it stands, or built by torch.compile."""
+
+    add_log_sum: Callable[..., Tensor] = _add_log_sum
+    gradient: Callable[..., Tensor] = _gradient
+
+    @classmethod
+    def compiled(cls) -> _Kernels:
+        return cls(torch.compile(_add_log_sum, dynamic=False), torch.compile(_gradient, dynamic=False))
 
 
 def token_losses(states: Float[Tensor, "N D"], head: Head, targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """-log p of each target, in nats, float32. For scoring: no gradients, one chunk of logits at a time."""
-    chunk = max(1, _CHUNK_BYTES // (4 * head.weight.shape[0]))
+    chunk = max(1, _SCORING_BYTES // (4 * head.weight.shape[0]))
     parts = [
         F.cross_entropy(head.logits(states[i : i + chunk]).float(), targets[i : i + chunk], reduction="none")
         for i in range(0, states.shape[0], chunk)

@@ -7,10 +7,10 @@ from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pellucid.model.attention import Attention
 from pellucid.model.cache import KVCache
+from pellucid.model.dropout import DropoutRate, drop
 from pellucid.model.interface import Auxiliary
 from pellucid.model.kernels import AttentionContext
 
@@ -44,7 +44,7 @@ class Block(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.layout, self.dropout = layout, dropout
+        self.layout, self.dropout = layout, DropoutRate(dropout)
         shares_norm, has_out_norms = layout == "parallel", layout == "sandwich_norm"
         self.attention_norm = norm()
         self.attention = attention
@@ -73,7 +73,7 @@ class Block(nn.Module):
             if self.cross_attention is not None:
                 added = added + self._cross(h, source, source_context, cache, layer)
             y, auxiliary = self._feed(h)
-            return x + self._drop(added + y), auxiliary
+            return x + drop(added + y, self.dropout.now(training=self.training)), auxiliary
 
         h = self._enter(x, self.attention_norm)
         y = self.attention(h, context, cache=cache, layer=layer)
@@ -90,7 +90,7 @@ class Block(nn.Module):
         return x if norm is None or self.layout == "post_norm" else norm(x)
 
     def _leave(self, x: Tensor, y: Tensor, norm: nn.Module | None, out_norm: nn.Module | None) -> Tensor:
-        x = x + self._drop(y if out_norm is None else out_norm(y))
+        x = x + drop(y if out_norm is None else out_norm(y), self.dropout.now(training=self.training))
         return norm(x) if norm is not None and self.layout == "post_norm" else x
 
     def _cross(
@@ -112,6 +112,3 @@ class Block(nn.Module):
     def _feed(self, h: Tensor) -> tuple[Tensor, Auxiliary]:
         y = self.feed_forward(h)
         return y if isinstance(y, tuple) else (y, {})
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x

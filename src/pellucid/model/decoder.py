@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid.model import decoding
 from pellucid.model.cache import KVCache
+from pellucid.model.dropout import DropoutRate
 from pellucid.model.init import initialise
 from pellucid.model.interface import Hidden, Recompute, Start
 from pellucid.model.language_model import TransformerLM, free_head
@@ -44,6 +45,7 @@ class DecoderLM(TransformerLM):
     def __init__(self, config: DecoderConfig, *, seed: int = 0) -> None:
         super().__init__(config)
         self.config = config
+        self.dropout = DropoutRate(config.dropout)
         self.position, self.blocks, self.final_norm = build_stack(config, config.num_layers, is_causal=True)
         self.output = free_head(config)
         initialise(self, self.initial_weights(), vocab_size=self.vocab_size, seed=seed)

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from pellucid.config import Config
 from pellucid.model.attention import AttentionConfig
 from pellucid.model.block import Block, Layout
 from pellucid.model.cache import KVCache
+from pellucid.model.dropout import DropoutRate, drop
 from pellucid.model.feedforward import FeedForwardConfig, SwiGLUConfig
 from pellucid.model.interface import Hidden, Recompute
 from pellucid.model.kernels import AttentionContext, block_mask, wants_blocks
@@ -107,6 +107,8 @@ class StackParts(Protocol):
     @property
     def position(self) -> Position: ...
     @property
+    def dropout(self) -> DropoutRate: ...
+    @property
     def blocks(self) -> nn.ModuleList: ...
     @property
     def final_norm(self) -> nn.Module | None: ...
@@ -149,6 +151,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self.dropout = DropoutRate(config.dropout)
         self.position, self.blocks, self.final_norm = build_stack(
             config, num_layers, is_causal=is_causal, reads_source=reads_source
         )
@@ -174,7 +177,7 @@ def run_stack(
     if cache is not None and recompute != "none":
         raise ValueError("`recompute` is for training, which has no cache; leave one of them out")
     x = parts.position.embed(x, places.query_positions)
-    x = F.dropout(x, config.dropout, training) if config.dropout else x
+    x = drop(x, parts.dropout.now(training=training))
     contexts = _contexts(parts, config, x, places, mask, training)
     auxiliary: dict[str, tuple[Tensor, Tensor]] = {}
     for layer, block in enumerate(parts.blocks):

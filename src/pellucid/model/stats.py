@@ -157,27 +157,6 @@ def count_token_flops(model: Transformer, seq_len: int) -> Flops:
 # Bytes ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class TrainingStateBytes:
-    """Memory that training needs at every moment, whatever the batch."""
-
-    weights: int
-    gradients: int
-    optimizer: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer
-
-
-def count_training_state(
-    model: Transformer, *, weight_bytes: int = 4, gradient_bytes: int = 4, moment_bytes: int = 4
-) -> TrainingStateBytes:
-    """Weights, gradients and AdamW's two moments, at the given bytes an element (defaults: float32)."""
-    count = count_parameters(model).total
-    return TrainingStateBytes(count * weight_bytes, count * gradient_bytes, 2 * count * moment_bytes)
-
-
 def count_cache_bytes(
     model: Transformer,
     batch_size: int,

@@ -1,5 +1,7 @@
 """The chunked loss against torch's own cross-entropy over all logits at once."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -42,8 +44,9 @@ class Case:
 
     def run(self, loss: LinearCrossEntropy, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss sum, weight, and the gradients of `scale` times the loss."""
-        total, weight = loss(self.states, self.head, self.targets, self.weights)
-        return total.detach(), weight, *torch.autograd.grad(scale * total, (self.states, self.table))
+        sums = loss(self.states, self.head, self.targets, self.weights)
+        gradients = torch.autograd.grad(scale * sums.objective, (self.states, self.table))
+        return sums.objective.detach(), sums.weight, *gradients
 
     def logits(self) -> Tensor:
         """By the formula, all at once."""
@@ -51,11 +54,11 @@ class Case:
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def reference(
-        self, label_smoothing: float = 0.0, scale: float = 1.0
+        self, label_smoothing: float = 0.0, z_loss: float = 0.0, scale: float = 1.0
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        losses = F.cross_entropy(
-            self.logits(), self.targets, reduction="none", label_smoothing=label_smoothing
-        )
+        logits = self.logits()
+        losses = F.cross_entropy(logits, self.targets, reduction="none", label_smoothing=label_smoothing)
+        losses = losses + z_loss * logits.logsumexp(dim=-1).square()
         total = (self.weights * losses).sum()
         gradients = torch.autograd.grad(scale * total, (self.states, self.table))
         return total.detach(), self.weights.sum(), *gradients
@@ -63,8 +66,14 @@ class Case:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five tokens a chunk: four whole chunks of the 23 tokens and a rest of three."""
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * 5 + 3)
+    """Five tokens a chunk: four whole chunks of the 23 tokens and a rest of three. Four ids a tile, with a rest."""
+    cut(monkeypatch, tokens=5, ids=4)
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, *, tokens: int, ids: int, element_bytes: int = 8) -> None:
+    """Have chunks of so many tokens, and tiles of so many ids."""
+    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", element_bytes * V * tokens)
+    monkeypatch.setitem(LinearCrossEntropy.__init__.__kwdefaults__, "tile_ids", ids)
 
 
 def assert_all_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:
@@ -72,12 +81,13 @@ def assert_all_close(found: tuple[Tensor, ...], expected: tuple[Tensor, ...], to
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
-def test_equals_torch(label_smoothing: float, dtype: torch.dtype, tolerance: float) -> None:
+def test_equals_torch(label_smoothing: float, z_loss: float, dtype: torch.dtype, tolerance: float) -> None:
     case = Case(dtype)
-    found = case.run(LinearCrossEntropy(label_smoothing), scale=0.37)
-    assert_all_close(found, case.reference(label_smoothing, scale=0.37), tolerance)
+    found = case.run(LinearCrossEntropy(label_smoothing, z_loss), scale=0.37)
+    assert_all_close(found, case.reference(label_smoothing, z_loss, scale=0.37), tolerance)
     assert all(tensor.dtype == dtype for tensor in found)
 
 
@@ -94,7 +104,7 @@ def test_padded_and_capped_logits_equal_torch(
     tolerance: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * (V + padding) * chunk)
+    cut(monkeypatch, tokens=chunk, ids=4 if chunk < N else 1024, element_bytes=dtype.itemsize)
     case = Case(dtype, padding=padding, softcap=softcap)
     found = case.run(LinearCrossEntropy(label_smoothing), scale=0.37)
     assert_all_close(found, case.reference(label_smoothing, scale=0.37), tolerance)
@@ -115,7 +125,7 @@ def test_has_the_gradient_of_its_own_forward(
     case, loss, step = Case(padding=padding, softcap=softcap), LinearCrossEntropy(label_smoothing), 1e-5
 
     def total(states: Tensor, table: Tensor) -> Tensor:
-        return loss(states, Head(table, V, softcap), case.targets, case.weights)[0]
+        return loss(states, Head(table, V, softcap), case.targets, case.weights).objective
 
     gradients = torch.autograd.grad(total(case.states, case.table), (case.states, case.table))
     generator = torch.Generator().manual_seed(3)
@@ -155,24 +165,39 @@ def test_several_chunks_equal_torch(label_smoothing: float) -> None:
     assert_all_close(case.run(LinearCrossEntropy(label_smoothing)), case.reference(label_smoothing), 1e-10)
 
 
-def test_several_chunks_equal_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    inner = linear_cross_entropy._loss_and_logit_gradient
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("ids", [1, 3, V - 1, V, 1024])
+@pytest.mark.parametrize("tokens", [N, 5, 1])
+def test_chunks_and_tiles_of_any_size_give_the_same(
+    tokens: int, ids: int, z_loss: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Case().reference(0.1, z_loss)
+    cut(monkeypatch, tokens=tokens, ids=ids)
+    assert_all_close(Case().run(LinearCrossEntropy(0.1, z_loss)), expected, 1e-10)
 
-    def counting(logits: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
-        calls.append(len(logits))
+
+def test_no_more_logits_than_a_chunk_and_a_tile_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(monkeypatch, tokens=5, ids=4)
+    seen: list[tuple[int, ...]] = []
+    inner = linear_cross_entropy._gradient
+
+    def counting(logits: Tensor, *rest: Any) -> Tensor:
+        seen.append(tuple(logits.shape))
         return inner(logits, *rest)
 
-    monkeypatch.setattr(linear_cross_entropy, "_loss_and_logit_gradient", counting)
-    results, lengths = [], []
-    for tokens in (N, 5, 1):
-        monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * V * tokens)
-        results.append(Case().run(LinearCrossEntropy(0.1)))
-        lengths.append(calls.copy())
-        calls.clear()
-    assert lengths == [[N], [5, 5, 5, 5, 3], [1] * N]
-    for result in results[1:]:
-        assert_all_close(result, results[0], 1e-12)
+    loss = LinearCrossEntropy()
+    loss._kernels = linear_cross_entropy._Kernels(gradient=counting)
+    Case().run(loss)
+    tiles = [min(4, V - first) for first in range(0, V, 4)]
+    assert seen == [(ids, tokens) for tokens in (5, 5, 5, 5, 3) for ids in tiles]
+
+
+def test_what_is_told_is_without_smoothing_and_z_loss() -> None:
+    case = Case()
+    sums = LinearCrossEntropy(0.3, 0.01)(case.states, case.head, case.targets, case.weights)
+    torch.testing.assert_close(sums.cross_entropy, case.reference()[0], rtol=1e-12, atol=1e-12)
+    assert not sums.cross_entropy.requires_grad
+    assert sums.objective > sums.cross_entropy
 
 
 def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +242,7 @@ def test_a_table_that_is_also_the_embedding_gets_both_gradients() -> None:
         states = torch.tanh(F.embedding(ids, table))
         if chunked:
             ones = torch.ones(N, dtype=torch.float64)
-            loss, _ = LinearCrossEntropy()(states, Head(table, V), targets, ones)
+            loss = LinearCrossEntropy()(states, Head(table, V), targets, ones).objective
         else:
             loss = F.cross_entropy(states @ table.T, targets, reduction="sum")
         (loss / 7).backward()
@@ -234,7 +259,7 @@ def test_what_needs_no_gradient_gets_none(frozen: str) -> None:
         case.states.requires_grad_(False)
     if frozen != "states":
         case.table.requires_grad_(False)
-    total, _ = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights)
+    total = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights).objective
     torch.testing.assert_close(total.detach(), expected[0], rtol=1e-12, atol=1e-12)
     assert total.requires_grad == (frozen != "both")
     if frozen != "both":
@@ -251,14 +276,15 @@ def test_micro_batches_of_ragged_weight_sum_to_one_batch(label_smoothing: float)
     """(sum, weight) of the parts add up, and so do gradients when each part is divided by the whole weight."""
     case, loss = Case(), LinearCrossEntropy(label_smoothing)
     case.weights[:9] = 0  # a part with nothing in it
-    whole, weight = loss(case.states, case.head, case.targets, case.weights)
+    sums = loss(case.states, case.head, case.targets, case.weights)
+    whole, weight = sums.objective, sums.weight
     expected = torch.autograd.grad(whole / weight, (case.states, case.table))
     total, total_weight = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for start, end in ((0, 4), (4, 9), (9, 10), (10, N)):
         part = slice(start, end)
-        part_sum, part_weight = loss(case.states[part], case.head, case.targets[part], case.weights[part])
-        (part_sum / weight).backward()
-        total, total_weight = total + part_sum.detach(), total_weight + part_weight
+        sums = loss(case.states[part], case.head, case.targets[part], case.weights[part])
+        (sums.objective / weight).backward()
+        total, total_weight = total + sums.objective.detach(), total_weight + sums.weight
     assert_all_close((total, total_weight), (whole.detach(), weight), 1e-12)
     assert case.states.grad is not None
     assert case.table.grad is not None
@@ -281,7 +307,7 @@ def test_large_logits_stay_finite() -> None:
 def test_compiled_equals_eager(
     label_smoothing: float, padding: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * (V + padding) * 10)
+    cut(monkeypatch, tokens=10, ids=4, element_bytes=4)
     case = Case(torch.float32, padding=padding, softcap=softcap)
     eager = case.run(LinearCrossEntropy(label_smoothing))
     compiled = case.run(LinearCrossEntropy(label_smoothing, compiled=True))
@@ -293,7 +319,7 @@ def test_compiled_equals_eager(
 def test_token_losses_equal_torch(
     chunk: int, padding: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 4 * (V + padding) * chunk)
+    monkeypatch.setattr(linear_cross_entropy, "_SCORING_BYTES", 4 * (V + padding) * chunk)
     case = Case(torch.float32, padding=padding, softcap=softcap)
     with torch.no_grad():
         losses = token_losses(case.states, case.head, case.targets)
@@ -305,7 +331,7 @@ def test_token_losses_equal_torch(
 @pytest.mark.parametrize(("padding", "softcap"), [(0, None), (3, 1.5)])
 def test_token_losses_are_what_the_loss_sums(padding: int, softcap: float | None) -> None:
     case = Case(torch.float32, padding=padding, softcap=softcap)
-    total, _ = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights)
+    total = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights).objective
     losses = token_losses(case.states, case.head, case.targets)
     torch.testing.assert_close((losses * case.weights).sum(), total, rtol=1e-5, atol=1e-5)
 

@@ -23,7 +23,6 @@ from pellucid.model.stats import (
     count_flops,
     count_parameters,
     count_token_flops,
-    count_training_state,
     estimate_activation_bytes,
     on_meta,
 )
@@ -254,30 +253,7 @@ def test_where_every_expert_is_chosen_torchs_counter_agrees(base: dict) -> None:
     assert count_parameters(model).active == count_parameters(model).total
 
 
-# Training state and cache -----------------------------------------------------------------------------
-
-
-def test_training_state_is_weights_gradients_and_two_moments() -> None:
-    state = count_training_state(meta(GPT2))
-    n = 124_439_808
-    assert (state.weights, state.gradients, state.optimizer, state.total) == (4 * n, 4 * n, 8 * n, 16 * n)
-    mixed = count_training_state(meta(GPT2), weight_bytes=2, gradient_bytes=2, moment_bytes=4)
-    assert mixed.total == 12 * n
-
-
-@pytest.mark.parametrize("base", FAMILIES.values(), ids=FAMILIES)
-def test_training_state_is_what_torch_allocates(base: dict) -> None:
-    model = config_of(base).build()
-    optimizer = torch.optim.AdamW(model.parameters())
-    model.head(model.hidden(**inputs(model, 1, 2, 3, "cpu")).states).sum().backward()
-    optimizer.step()
-    moments = [
-        t for s in optimizer.state.values() for t in s.values() if t.dim()
-    ]  # without the step counters
-    gradients = [p.grad for p in model.parameters()]
-    held = [sum(t.nbytes for t in tensors) for tensors in (model.parameters(), gradients, moments)]
-    state = count_training_state(model)
-    assert [state.weights, state.gradients, state.optimizer] == held
+# Cache ---------------------------------------------------------------------------------------------
 
 
 @every_config

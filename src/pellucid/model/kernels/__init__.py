@@ -29,13 +29,16 @@ def attend(
     *,
     scale: float,
     softcap: float | None = None,
-    dropout: float = 0.0,
+    dropout: float | Tensor = 0.0,
     kernel: Kernel = "auto",
 ) -> Float[Tensor, "B H T E"]:
-    """softmax(cap(q kᵀ · scale) + bias + mask) v, each of K key/value heads serving H / K query heads."""
+    """softmax(cap(q kᵀ · scale) + bias + mask) v, each of K key/value heads serving H / K query heads.
+
+    A dropout rate that is a tensor, which fused kernels do not take, is the reference's.
+    """
     if kernel == "flex" or (kernel == "auto" and context.blocks is not None):
         return flex(q, k, v, context, scale=scale, softcap=softcap)
-    if kernel == "reference" or softcap is not None:
+    if kernel == "reference" or softcap is not None or isinstance(dropout, Tensor):
         return reference_attention(q, k, v, context, scale=scale, softcap=softcap, dropout=dropout)
     is_triangle = context.mask.is_plain and context.mask.is_causal and context.bias is None and not dropout
     if kernel == "auto" and is_triangle and is_faster(q, k):

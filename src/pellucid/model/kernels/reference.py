@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from pellucid.model.dropout import drop
 from pellucid.model.interface import soft_cap
 from pellucid.model.kernels.context import AttentionContext
 
@@ -45,13 +45,11 @@ def reference_attention(
     *,
     scale: float,
     softcap: float | None = None,
-    dropout: float = 0.0,
+    dropout: float | Tensor = 0.0,
 ) -> Float[Tensor, "B H T E"]:
     """attention_weights · v, with dropout on the weights.  Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1."""
     weights = attention_weights(q, k, context, scale=scale, softcap=softcap)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return weights @ _for_each_query_head(v, q)
+    return drop(weights, dropout) @ _for_each_query_head(v, q)
 
 
 def _for_each_query_head(

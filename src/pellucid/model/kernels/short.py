@@ -1,17 +1,17 @@
 """Causal attention for training on CPUs in bf16 over short sequences, by batched matrix products.
 
-torch's fused CPU kernel saves memory, not time, at short lengths: in bf16, forward and backward together take
-2 to 3.5 times as long as this up to T = 256, and as long at T = 512 (docs/experiments.md has the numbers).
+torch's fused CPU kernel saves memory, not time, at short lengths: in bf16 its backward pass takes eight times its
+forward pass, and both together two to three times as long as this up to T = 512 (docs/experiments.md has the
+numbers). The whole is opaque to torch.compile, whose own masked softmax takes five times as long as torch's.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 LONGEST = 512
 """Tokens up to which this is the faster kernel."""
@@ -38,24 +38,47 @@ def short_attention(
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    return cast(Tensor, _ShortAttention.apply(q, k, v, scale))
+    heads = [x.flatten(0, 1).contiguous() for x in (q * scale, k, v)]
+    return _forward(*heads)[0].unflatten(0, q.shape[:2])
 
 
-class _ShortAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        time = q.shape[2]
-        mask = torch.full((time, time), -torch.inf, dtype=q.dtype, device=q.device).triu(1)
-        p = F.softmax(torch.add(mask, q @ k.transpose(-1, -2), alpha=scale), dim=-1)
-        ctx.save_for_backward(q, k, v, p)
-        ctx.scale = scale
-        return p @ v
+@torch.library.custom_op("pellucid::short_attention", mutates_args=())
+def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """q, k, v [N, T, E] of N = B·H heads → (output [N, T, E], probabilities [N, T, T])."""
+    time = q.shape[1]
+    scores = torch.bmm(q, k.transpose(1, 2))
+    scores += torch.full((time, time), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
+    p = scores.softmax(dim=-1)
+    return torch.bmm(p, v), p
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (of_output,) = gradients
-        q, k, v, p = ctx.saved_tensors
-        of_p = of_output @ v.transpose(-1, -2)
-        # Through the softmax: dS = P * (dP - rowsum(P * dP)), in one fused pass.
-        of_scores = torch.ops.aten._softmax_backward_data(of_p, p, -1, p.dtype) * ctx.scale
-        return of_scores @ k, of_scores.transpose(-1, -2) @ q, p.transpose(-1, -2) @ of_output, None
+
+@torch.library.custom_op("pellucid::short_attention_backward", mutates_args=())
+def _backward(of_output: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    of_v = torch.bmm(p.transpose(1, 2), of_output)
+    of_p = torch.bmm(of_output, v.transpose(1, 2))
+    # Through the softmax: dS = P * (dP - rowsum(P * dP)), in one fused pass.
+    of_scores = torch.ops.aten._softmax_backward_data(of_p, p, -1, p.dtype)
+    return torch.bmm(of_scores, k), torch.bmm(of_scores.transpose(1, 2), q), of_v
+
+
+@_forward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(v), q.new_empty(q.shape[0], q.shape[1], k.shape[1])
+
+
+@_backward.register_fake
+def _(of_output: Tensor, q: Tensor, k: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    del of_output, p
+    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _differentiate(ctx: Any, of_output: Tensor, of_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    del of_p  # the probabilities leave this file nowhere
+    return _backward(of_output.contiguous(), *ctx.saved_tensors)
+
+
+_forward.register_autograd(_differentiate, setup_context=_save)
