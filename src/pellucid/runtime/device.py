@@ -60,6 +60,11 @@ class Device:
     def torch(self) -> torch.device:
         return torch.device(self.type)
 
+    @property
+    def has_tf32(self) -> bool:
+        """NVIDIA's GPUs got it together with bf16, in the Ampere generation."""
+        return self.type == "cuda" and self.has_bf16
+
 
 def choose_device(wanted: str | None = None, machine: Machine | None = None) -> Device:
     """CUDA before MPS before the CPU, unless one is forced. Raises ConfigError when the wanted one is not here."""

@@ -22,6 +22,8 @@ class Precision:
     name: Literal["fp32", "bf16", "fp16"]
     device: Device
     reason: str
+    tf32: bool = False
+    """Whether products that stay in float32 read only 10 of its 23 bits of mantissa (`allow_tf32`)."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -38,24 +40,39 @@ class Precision:
         return torch.amp.GradScaler(self.device.type) if self.name == "fp16" else None
 
 
-def choose_precision(wanted: PrecisionName, device: Device) -> Precision:
+def choose_precision(wanted: PrecisionName, device: Device, *, tf32: bool = False) -> Precision:
     """bf16 where the hardware has it, fp16 with a scaler on GPUs without bf16, else fp32; MPS trains in fp32.
 
     Raises ConfigError for a format that the device cannot train in.
     """
     if wanted == "auto":
-        if device.type == "mps":
-            return Precision("fp32", device, "MPS trains in float32")
-        if device.has_bf16:
-            return Precision("bf16", device, "this hardware multiplies bf16 natively")
-        if device.type == "cuda":
-            return Precision("fp16", device, "this GPU lacks bf16; fp16 with a gradient scaler")
-        return Precision("fp32", device, "this CPU lacks native bf16")
+        return _chosen(device, tf32)
     if wanted == "fp16" and device.type != "cuda":
         raise ConfigError(f"fp16 needs a CUDA GPU, and the device is {device.type}; use bf16 or fp32")
     if wanted == "bf16" and device.type == "mps":
         raise ConfigError("MPS trains in float32 here; use fp32 or auto")
-    return Precision(wanted, device, "as asked")
+    is_emulated = wanted == "bf16" and not device.has_bf16
+    reason = "as asked; this hardware emulates bf16, which is slower than fp32" if is_emulated else "as asked"
+    return Precision(wanted, device, reason, tf32)
+
+
+def _chosen(device: Device, tf32: bool) -> Precision:
+    if device.type == "mps":
+        return Precision("fp32", device, "MPS trains in float32", tf32)
+    if device.has_bf16:
+        return Precision("bf16", device, "this hardware multiplies bf16 natively", tf32)
+    if device.type == "cuda":
+        return Precision("fp16", device, "this GPU lacks bf16; fp16 with a gradient scaler", tf32)
+    return Precision("fp32", device, "this CPU lacks native bf16", tf32)
+
+
+def allow_tf32(precision: Precision) -> None:
+    """Tell torch, for the whole process, whether float32 products on a GPU may be computed as TF32.
+
+    Relative rounding 2⁻¹¹ instead of 2⁻²⁴, sums in float32.  torch's newer switch (`fp32_precision`) would do, but
+    its compiler still asks the older one, which raises where the newer was used (torch 2.13).
+    """
+    torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
 
 
 def choose_generation_format(wanted: PrecisionName, device: Device) -> Literal["fp32", "bf16", "fp16"]:

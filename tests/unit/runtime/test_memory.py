@@ -1,8 +1,19 @@
+import errno
+import time
+
 import psutil
 import pytest
 import torch
 
-from pellucid.runtime.memory import peak_bytes, total_bytes
+from pellucid.runtime import memory
+from pellucid.runtime.memory import (
+    GrowthWatch,
+    available_bytes,
+    container_limit,
+    is_out_of_memory,
+    peak_bytes,
+    total_bytes,
+)
 
 
 def test_the_peak_is_at_least_what_is_used_now() -> None:
@@ -26,7 +37,7 @@ def test_the_peak_is_counted_in_bytes() -> None:
 
 
 def test_total() -> None:
-    assert total_bytes() == psutil.virtual_memory().total
+    assert 0 < total_bytes() <= psutil.virtual_memory().total
     assert peak_bytes() < total_bytes()
 
 
@@ -37,3 +48,76 @@ def test_cuda() -> None:
     block = torch.empty(32 << 20, dtype=torch.uint8, device="cuda")
     assert peak_bytes("cuda") >= before + block.numel()
     assert total_bytes("cuda") > peak_bytes("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [
+        ("memory.max", "1048576\n", 1 << 20),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "2097152\n", 2 << 20),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("other", "5", None),
+    ],
+)
+def test_the_limit_of_a_container(tmp_path, name, text, limit) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert container_limit(tmp_path) == limit
+
+
+def test_a_container_has_less_than_the_machine(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "container_limit", lambda: 1 << 20)
+    assert total_bytes() == 1 << 20
+    assert available_bytes() == 0
+
+
+def test_what_is_free_is_less_than_all() -> None:
+    assert 0 < available_bytes() < total_bytes()
+
+
+def test_growth_is_watched_whatever_came_before() -> None:
+    before = bytearray(96 << 20)
+    before[::1024] = b"x" * len(before[::1024])
+    del before  # the process's own record of its peak stays above what follows
+    with GrowthWatch() as watch:
+        block = bytearray(64 << 20)
+        block[::1024] = b"x" * len(block[::1024])
+        time.sleep(0.05)
+        del block
+    assert 48 << 20 < watch.growth_bytes < 160 << 20
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+        RuntimeError("could not create a primitive"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_words_for_too_little_memory(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("mat1 and mat2"), OSError(errno.ENOSPC, "no space"), ValueError("DefaultCPUAllocator")],
+)
+def test_other_words(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+
+
+def test_the_cpu_allocator_says_what_is_looked_for() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(raised.value)
+
+
+def test_metal_says_how_much_it_recommends(monkeypatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 123)
+    assert total_bytes("mps") == 123

@@ -9,6 +9,7 @@ from pellucid.runtime.device import Device, DeviceType
 from pellucid.runtime.precision import (
     Precision,
     PrecisionName,
+    allow_tf32,
     choose_generation_format,
     choose_precision,
 )
@@ -33,7 +34,9 @@ CPU, OLD_CPU = device("cpu", has_bf16=True), device("cpu")
         ("auto", CPU, "bf16", "this hardware multiplies bf16 natively"),
         ("auto", OLD_CPU, "fp32", "this CPU lacks native bf16"),
         *((name, CUDA, name, "as asked") for name in ("fp32", "bf16", "fp16")),
-        *((name, OLD_CPU, name, "as asked") for name in ("fp32", "bf16")),
+        ("fp32", OLD_CPU, "fp32", "as asked"),
+        ("bf16", OLD_CPU, "bf16", "as asked; this hardware emulates bf16, which is slower than fp32"),
+        ("bf16", OLD_CUDA, "bf16", "as asked; this hardware emulates bf16, which is slower than fp32"),
         ("fp32", MPS, "fp32", "as asked"),
     ],
 )
@@ -100,3 +103,18 @@ def test_format_of_generation(wanted: PrecisionName, where: Device, name: str) -
 
 def test_a_precision_is_a_value() -> None:
     assert choose_precision("bf16", CPU) == Precision("bf16", CPU, "as asked")
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_told_to_torch_in_words_that_its_compiler_understands(tf32: bool) -> None:
+    try:
+        allow_tf32(choose_precision("fp32", CUDA, tf32=tf32))
+        assert torch.backends.cuda.matmul.fp32_precision == ("tf32" if tf32 else "ieee")
+        assert torch.get_float32_matmul_precision() == ("high" if tf32 else "highest")  # which it asks
+    finally:
+        allow_tf32(choose_precision("fp32", CPU))
+
+
+@pytest.mark.parametrize(("where", "has_it"), [(CUDA, True), (OLD_CUDA, False), (MPS, False), (CPU, False)])
+def test_who_has_tf32(where: Device, has_it: bool) -> None:
+    assert where.has_tf32 == has_it
