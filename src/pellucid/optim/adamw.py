@@ -8,11 +8,31 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from pellucid.config import Config
+from pellucid.optim.decay import Decay
 from pellucid.optim.groups import ParameterGroup
 
 
-class AdamWConfig(Config):
+class AdamWSettings(Decay):
+    """AdamW's keys, for itself and for the optimizers that leave a part of the model to it."""
+
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """Memory of AdamW's running mean of gradients."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """Memory of AdamW's running mean of squared gradients."""
+    eps: float = Field(default=1e-8, gt=0)
+    """Added to AdamW's denominator."""
+
+    def build_adamw(self, groups: Sequence[ParameterGroup], lr: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            [self.settings(group, "adamw") for group in groups],
+            lr=lr,
+            betas=(self.beta1, self.beta2),
+            eps=self.eps,
+            fused=True,
+        )
+
+
+class AdamWConfig(AdamWSettings):
     """AdamW by torch's fused kernel, on the CPU too: its default there is a Python loop, four times slower.
 
     w ← w - lr · (m̂ / (sqrt(v̂) + eps) + decay · w), m̂ and v̂ the bias-corrected running means of g and g².
@@ -20,27 +40,10 @@ class AdamWConfig(Config):
     """
 
     kind: Literal["adamw"] = "adamw"
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """Memory of the running mean of gradients."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """Memory of the running mean of squared gradients."""
-    eps: float = Field(default=1e-8, gt=0)
-    """Added to the denominator."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """Decay of matrices, as a share of the learning rate."""
 
     def build(self, groups: Sequence[ParameterGroup], lr: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(
-            [
-                {
-                    "params": list(g.parameters.values()),
-                    "weight_decay": self.weight_decay if g.is_decayed else 0.0,
-                }
-                for g in groups
-                if g.parameters
-            ],
-            lr=lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            fused=True,
-        )
+        return self.build_adamw(groups, lr)
+
+    def state_bytes(self, groups: Sequence[ParameterGroup]) -> int:
+        """Twice the weights: m and v."""
+        return 2 * sum(group.nbytes for group in groups)

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 from torch import nn
 
-DECAYED_ROLES = frozenset({"matrix", "residual_matrix", "head"})
-"""Weight decay pulls matrices towards zero. Gains, biases and tables of vectors are left alone: decaying
-them changes what a token or a norm means, not how much it is used."""
-
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share the optimizer's settings, by name."""
+    """The parameters of one role, by name: they share the optimizer's settings."""
 
+    role: str
     parameters: Mapping[str, nn.Parameter]
-    is_decayed: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its weights."""
+        return sum(parameter.nbytes for parameter in self.parameters.values())
 
 
 def group_by_role(model: nn.Module, roles: Mapping[str, str]) -> list[ParameterGroup]:
-    """Two groups, with and without decay, each in the model's own order."""
-    named = dict(model.named_parameters())
-    return [
-        ParameterGroup({n: p for n, p in named.items() if (roles[n] in DECAYED_ROLES) == decayed}, decayed)
-        for decayed in (True, False)
-    ]
+    """A group for each role that the model has, each in the model's own order.  roles: by parameter name."""
+    grouped: dict[str, dict[str, nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        grouped.setdefault(roles[name], {})[name] = parameter
+    return [ParameterGroup(role, parameters) for role, parameters in grouped.items()]

@@ -34,16 +34,15 @@ def test_every_parameter_is_in_exactly_one_group(model: DecoderLM) -> None:
     assert all(parameter is named[name] for name, parameter in grouped)
 
 
-def test_only_matrices_decay(model: DecoderLM) -> None:
-    decayed, others = group_by_role(model, model.parameter_roles())
-    assert (decayed.is_decayed, others.is_decayed) == (True, False)
-    roles = model.parameter_roles()
-    assert {roles[name] for name in decayed.parameters} == {"matrix", "residual_matrix", "head"} & set(
-        roles.values()
-    )
-    assert all(parameter.dim() == 2 for parameter in decayed.parameters.values())
-    tables = {name for name in roles if name.endswith(".table")}
-    assert {name for name, parameter in others.parameters.items() if parameter.dim() > 1} == tables
+def test_a_group_is_of_one_role_and_a_role_in_one_group(model: DecoderLM) -> None:
+    groups, roles = group_by_role(model, model.parameter_roles()), model.parameter_roles()
+    assert sorted(group.role for group in groups) == sorted(set(roles.values()))
+    assert all(roles[name] == group.role for group in groups for name in group.parameters)
+
+
+def test_a_group_knows_its_bytes(model: DecoderLM) -> None:
+    groups = group_by_role(model, model.parameter_roles())
+    assert sum(group.nbytes for group in groups) == 4 * sum(p.numel() for p in model.parameters())
 
 
 def test_a_group_keeps_the_order_of_the_model(model: DecoderLM) -> None:

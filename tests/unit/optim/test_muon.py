@@ -1,0 +1,113 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from pellucid.model import DecoderConfig, DecoderLM
+from pellucid.optim import AdamWConfig, MuonConfig, ParameterGroup, group_by_role, report
+
+SIZES = {"vocab_size": 13, "d_model": 8, "num_layers": 1, "num_heads": 2, "max_seq_len": 6}
+CONFIG = MuonConfig(lr_scale=0.5, weight_decay=0.2, beta1=0.8)
+
+
+def build_model(**words) -> DecoderLM:
+    return DecoderConfig(**SIZES, tie_embeddings=False, **words).build(seed=1)
+
+
+def groups_of(model: DecoderLM) -> list[ParameterGroup]:
+    return group_by_role(model, model.parameter_roles())
+
+
+def step(model: nn.Module, *optimizers: torch.optim.Optimizer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def test_matrices_are_muons_and_everything_else_adamws() -> None:
+    rows = report(CONFIG.build(groups_of(build_model()), lr=0.01))
+    assert {row.role: row.method for row in rows} == {
+        "embedding": "adamw",
+        "gain": "adamw",
+        "head": "adamw",
+        "matrix": "muon",
+        "residual_matrix": "muon",
+    }
+    assert {row.method: row.lr_scale for row in rows} == {"muon": 0.5, "adamw": 1.0}
+
+
+def test_each_expert_is_a_matrix_of_its_own() -> None:
+    torch.manual_seed(0)
+    stack, gain = nn.Parameter(torch.randn(3, 4, 6)), nn.Parameter(torch.ones(2))
+    router = nn.Parameter(torch.randn(3, 4))
+    apart = [nn.Parameter(matrix.clone()) for matrix in (router.detach(), *stack.detach())]
+    groups = [
+        ParameterGroup("matrix", {"router": router, "up": stack}),
+        ParameterGroup("gain", {"gain": gain}),
+    ]
+    optimizer = CONFIG.build(groups, lr=0.01)
+    theirs = torch.optim.Muon(apart, lr=0.005, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * group["lr_scale"]
+        for parameter in (stack, gain, router):
+            parameter.grad = torch.randn(parameter.shape)
+        for one, gradient in zip(apart, (router.grad, *stack.grad), strict=True):
+            one.grad = gradient.clone()
+        optimizer.step()
+        theirs.step()
+    assert all(torch.equal(a, b) for a, b in zip(apart, (router, *stack), strict=True))
+    assert optimizer.state[stack]["momentum_buffer"].shape == stack.shape
+
+
+def test_updates_are_those_of_torchs_two_optimizers() -> None:
+    ours, theirs = build_model(), build_model()
+    optimizer = CONFIG.build(groups_of(ours), lr=0.01)
+    matrices = [group for group in groups_of(theirs) if "matrix" in group.role]
+    others = [group for group in groups_of(theirs) if "matrix" not in group.role]
+    muon = torch.optim.Muon(
+        [p for group in matrices for p in group.parameters.values()],
+        lr=0.01 * 0.5,
+        weight_decay=0.2,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    adamw = AdamWConfig(weight_decay=0.2, beta1=0.8).build(others, lr=0.01)
+    for _ in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * group["lr_scale"]  # as an update does
+        step(ours, optimizer)
+        step(theirs, muon, adamw)
+    for (name, one), another in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, another), name
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 192), (256, 64)])
+def test_an_update_is_as_long_as_adamws_in_practice(shape: tuple[int, int]) -> None:
+    """RMS 0.2 · lr, which is what lets a rate found for AdamW serve (arXiv:2502.16982, sec. 2.2)."""
+    weight = nn.Parameter(torch.zeros(shape))
+    gain = nn.Parameter(torch.zeros(3))
+    groups = [ParameterGroup("matrix", {"weight": weight}), ParameterGroup("gain", {"gain": gain})]
+    optimizer = MuonConfig(weight_decay=0.0).build(groups, lr=0.1)
+    torch.manual_seed(0)
+    weight.grad, gain.grad = torch.randn(shape), torch.zeros(3)
+    optimizer.step()
+    assert weight.detach().square().mean().sqrt().item() == pytest.approx(0.2 * 0.1, rel=0.25)
+
+
+def test_state_that_is_put_into_the_whole_is_what_the_parts_go_on_with() -> None:
+    model = build_model()
+    optimizer = CONFIG.build(groups_of(model), lr=0.01)
+    step(model, optimizer)
+    assert {type(key) for key in optimizer.state} == {nn.Parameter}
+    assert len(optimizer.state) == len(list(model.parameters()))
+    restored = copy.deepcopy(model)
+    other = CONFIG.build(groups_of(restored), lr=0.01)
+    for before, after in zip(model.parameters(), restored.parameters(), strict=True):
+        for what, value in optimizer.state[before].items():
+            other.state[after][what] = value.clone()
+    step(model, optimizer)
+    step(restored, other)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), restored.parameters(), strict=True))
