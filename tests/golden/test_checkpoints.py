@@ -43,7 +43,7 @@ def test_its_model_gives_the_stored_logits(stored, record):
 
 def test_its_config_is_a_run_that_can_be_gone_on_with(stored, workdir):
     config = from_tree(RunConfig, checkpoint.load_config(stored / "checkpoint"))
-    _, _, values = checkpoint.load_train_state(stored / "checkpoint")
+    values = checkpoint.load_train_state(stored / "checkpoint").values
     saved = workdir / f"run/checkpoints/step-{values['step']:08}"
     shutil.copytree(stored / "checkpoint", saved)
     shutil.copy(saved / "config.toml", workdir / "run/config.toml")

@@ -1,19 +1,29 @@
 """A checkpoint is a directory that can be understood without us, verified by hashes, loaded without pickle."""
 
-from pellucid.checkpoint.layout import find_checkpoint, newest_run, newest_valid, verify
-from pellucid.checkpoint.load import Loaded, load, load_config, load_train_state, load_train_values
-from pellucid.checkpoint.store import Contents, save
+from pellucid.checkpoint.layout import find_checkpoint, is_averaged, newest_run, newest_valid, verify
+from pellucid.checkpoint.load import (
+    Loaded,
+    StoredState,
+    load,
+    load_config,
+    load_train_state,
+    load_train_values,
+)
+from pellucid.checkpoint.store import Contents, make_room, save
 from pellucid.checkpoint.weights import load_weights, save_weights
 
 __all__ = [
     "Contents",
     "Loaded",
+    "StoredState",
     "find_checkpoint",
+    "is_averaged",
     "load",
     "load_config",
     "load_train_state",
     "load_train_values",
     "load_weights",
+    "make_room",
     "newest_run",
     "newest_valid",
     "save",

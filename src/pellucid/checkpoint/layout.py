@@ -5,6 +5,7 @@ runs/<name>/                    a run
 └── checkpoints/step-00001000/  a checkpoint
     ├── config.toml             the resolved config; [model] alone builds the model
     ├── model.safetensors       weights by parameter name
+    ├── averaged.safetensors    their moving average, of a run that keeps one: what is scored and sampled
     ├── tokenizer/
     ├── train_state/            tensors.safetensors and values.json: what resume needs
     └── manifest.json           format version and the SHA-256 of every file
@@ -20,6 +21,7 @@ from pellucid.runtime.files import sha256_file
 
 FORMAT_VERSION = 1
 CONFIG, MODEL, TOKENIZER, MANIFEST = "config.toml", "model.safetensors", "tokenizer", "manifest.json"
+AVERAGED = "averaged.safetensors"
 TRAIN_TENSORS, TRAIN_VALUES = "train_state/tensors.safetensors", "train_state/values.json"
 CHECKPOINTS, LATEST, BEST = "checkpoints", "latest", "best"
 
@@ -38,6 +40,11 @@ def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run, oldest first; what a killed save left is not among them."""
     found = (p for p in (run / CHECKPOINTS).glob("step-*") if p.is_dir() and p.name[5:].isdigit())
     return sorted(found, key=step_of)
+
+
+def is_averaged(checkpoint: Path) -> bool:
+    """Whether a checkpoint has the moving average of its weights, which is then what is scored and sampled."""
+    return (checkpoint / AVERAGED).is_file()
 
 
 def verify(checkpoint: Path) -> None:
@@ -100,14 +107,15 @@ def find_checkpoint(target: Path | None, *, runs: Path = Path("runs")) -> tuple[
     """The checkpoint that a path stands for, verified, and a sentence on why that one.
 
     A checkpoint stands for itself; a run for its best checkpoint, or its newest whole one where the best is
-    damaged or none is marked; nothing for the newest run under `runs`.
+    damaged or none is marked; nothing for the newest run under `runs`. The sentence also says where its weights
+    are averaged ones.
     """
     run = newest_run(runs) if target is None else target
     if not run.exists():
         raise CheckpointError(f"{run}: no such run or checkpoint")
     if (run / MANIFEST).exists() and ((run / CONFIG).exists() or (run / MODEL).exists()):
         verify(run)
-        return run, f"{run}"
+        return run, _sentence(run)
     if not (run / CHECKPOINTS).is_dir():
         raise CheckpointError(
             f"{run}: neither a run (no {CHECKPOINTS}/ in it) nor a checkpoint (no {MANIFEST})"
@@ -120,13 +128,17 @@ def find_checkpoint(target: Path | None, *, runs: Path = Path("runs")) -> tuple[
         except CheckpointError as error:
             faults.append(str(error))
         else:
-            return best, f"{best} (the run's best by validation loss)"
+            return best, _sentence(best, "the run's best by validation loss")
     newest, more = newest_valid(run)
     faults += [fault for fault in more if fault not in faults]
     if newest is None:
         raise CheckpointError("\n".join([f"{run}: no whole checkpoint is there", *faults]))
-    note = "; ".join(["the run's newest whole checkpoint", *faults])
-    return newest, f"{newest} ({note})"
+    return newest, _sentence(newest, "the run's newest whole checkpoint", *faults)
+
+
+def _sentence(checkpoint: Path, *why: str) -> str:
+    notes = [*why, *(["averaged weights"] if is_averaged(checkpoint) else [])]
+    return f"{checkpoint} ({'; '.join(notes)})" if notes else str(checkpoint)
 
 
 def _pointer(file: Path) -> str:

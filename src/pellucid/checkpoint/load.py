@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class Loaded:
     tokenizer: Tokenizer
     config: Tree
     path: Path
+    is_averaged: bool = False
+    """Whether its weights are the run's moving average instead of those of the last update."""
 
 
 def load_config(checkpoint: Path) -> Tree:
@@ -34,9 +37,17 @@ def load_config(checkpoint: Path) -> Tree:
     return read_toml(checkpoint / layout.CONFIG)
 
 
-def load(checkpoint: Path, *, device: str | torch.device = "cpu", is_verified: bool = False) -> Loaded:
+def load(
+    checkpoint: Path,
+    *,
+    device: str | torch.device = "cpu",
+    is_verified: bool = False,
+    averaged: bool | None = None,
+) -> Loaded:
     """Build the model of a checkpoint and load its weights and tokenizer; `is_verified` skips the hashes.
 
+    averaged: take the moving average of the weights (True), those of the last update (False), or the average
+    where the run kept one (None), which is what its validation loss was measured on.
     Raises CheckpointError when something is missing, altered, or does not fit the model.
     """
     if not is_verified:
@@ -48,7 +59,10 @@ def load(checkpoint: Path, *, device: str | torch.device = "cpu", is_verified: b
     with torch.device("meta"):
         model = config.build()
     model.to_empty(device="cpu")
-    fill(model, read_tensors(checkpoint / layout.MODEL), where=str(checkpoint / layout.MODEL))
+    if averaged is None:
+        averaged = layout.is_averaged(checkpoint)
+    weights = checkpoint / (layout.AVERAGED if averaged else layout.MODEL)
+    fill(model, read_tensors(weights), where=str(weights))
     if not (checkpoint / layout.TOKENIZER).is_dir():
         raise CheckpointError(f"{checkpoint}: has no {layout.TOKENIZER}/, so its ids cannot be read as text")
     tokenizer = tokenizers.load(checkpoint / layout.TOKENIZER)
@@ -56,7 +70,7 @@ def load(checkpoint: Path, *, device: str | torch.device = "cpu", is_verified: b
         raise CheckpointError(
             f"{checkpoint}: its tokenizer has {tokenizer.vocab_size} ids and its model only {model.vocab_size}"
         )
-    return Loaded(model.to(device).eval(), tokenizer, tree, checkpoint)
+    return Loaded(model.to(device).eval(), tokenizer, tree, checkpoint, averaged)
 
 
 def load_train_values(checkpoint: Path) -> dict[str, Any]:
@@ -65,14 +79,26 @@ def load_train_values(checkpoint: Path) -> dict[str, Any]:
     return json.loads(values.read_text(encoding="utf-8")) if values.is_file() else {}
 
 
-def load_train_state(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """(model tensors, training tensors, training values) of a verified checkpoint."""
+class StoredState(NamedTuple):
+    """What training goes on from."""
+
+    model: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+    averaged: Mapping[str, Tensor]
+    """The moving average of the weights; empty where the run kept none."""
+
+
+def load_train_state(checkpoint: Path) -> StoredState:
+    """The weights and the training state of a verified checkpoint."""
     if not (checkpoint / layout.TRAIN_VALUES).is_file():
         raise CheckpointError(
             f"{checkpoint}: holds weights only; start from it with --init instead of --resume"
         )
-    return (
-        read_tensors(checkpoint / layout.MODEL),
-        read_tensors(checkpoint / layout.TRAIN_TENSORS),
-        load_train_values(checkpoint),
+    is_averaged = layout.is_averaged(checkpoint)
+    return StoredState(
+        model=read_tensors(checkpoint / layout.MODEL),
+        tensors=read_tensors(checkpoint / layout.TRAIN_TENSORS),
+        values=load_train_values(checkpoint),
+        averaged=read_tensors(checkpoint / layout.AVERAGED) if is_averaged else {},
     )

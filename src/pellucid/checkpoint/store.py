@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,8 +32,38 @@ class Contents:
     config: Tree
     model: Mapping[str, Tensor]
     tokenizer: Tokenizer | None = None
+    averaged: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """The moving average of the weights, by the names of `model`, where the run keeps one."""
     train_tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     train_values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def tensor_bytes(self) -> int:
+        tensors = (*self.model.values(), *self.averaged.values(), *self.train_tensors.values())
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def snapshot(self) -> Contents:
+        """The same with copies of all tensors in main memory, which training does not change any more."""
+        return replace(
+            self,
+            model=_copies(self.model),
+            averaged=_copies(self.averaged),
+            train_tensors=_copies(self.train_tensors),
+        )
+
+
+@torch.no_grad()
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+
+
+def make_room(checkpoint: Path, contents: Contents) -> None:
+    """Raise StorageError, with nothing written, when the disk lacks the space for a checkpoint.
+
+    A damaged one of the same run and step, which a resumed run has passed over, is removed.
+    """
+    _remove_damaged(checkpoint)
+    require_space(checkpoint, contents.tensor_bytes + SMALL_FILES_BYTES, purpose="a checkpoint")
 
 
 def save(checkpoint: Path, contents: Contents) -> None:
@@ -41,10 +72,7 @@ def save(checkpoint: Path, contents: Contents) -> None:
     A crash at any moment leaves either no directory of that name or a whole one. A damaged checkpoint of the
     same run and step, which a resumed run has passed over, is replaced; anything else there is a StorageError.
     """
-    _remove_damaged(checkpoint)
-    tensors = [*contents.model.values(), *contents.train_tensors.values()]
-    needed = sum(t.numel() * t.element_size() for t in tensors) + SMALL_FILES_BYTES
-    require_space(checkpoint, needed, purpose="a checkpoint")
+    make_room(checkpoint, contents)
     with directory_written_aside(checkpoint) as aside:
         try:
             _write(aside, contents)
@@ -55,6 +83,8 @@ def save(checkpoint: Path, contents: Contents) -> None:
 def _write(directory: Path, contents: Contents) -> None:
     (directory / layout.CONFIG).write_text(tomli_w.dumps(contents.config), encoding="utf-8")
     _save_tensors(contents.model, directory / layout.MODEL)
+    if contents.averaged:
+        _save_tensors(contents.averaged, directory / layout.AVERAGED)
     if contents.tokenizer is not None:
         (directory / layout.TOKENIZER).mkdir()
         contents.tokenizer.save(directory / layout.TOKENIZER)

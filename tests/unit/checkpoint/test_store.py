@@ -87,7 +87,7 @@ def test_what_is_loaded_is_what_was_saved(saved: Path, contents: Contents, model
 
 
 def test_the_training_state_is_as_it_was(saved: Path, contents: Contents) -> None:
-    model_tensors, tensors, values = load_train_state(saved)
+    model_tensors, tensors, values, _ = load_train_state(saved)
     assert values == contents.train_values  # 1/3 and None too
     for found, expected in ((model_tensors, contents.model), (tensors, contents.train_tensors)):
         assert set(found) == set(expected)
@@ -108,9 +108,9 @@ def test_weights_alone_are_a_checkpoint_that_cannot_be_resumed(tmp_path: Path, c
 
 def test_training_tensors_are_kept_where_there_are_no_values(tmp_path: Path, contents: Contents) -> None:
     save(tmp_path / "c", replace(contents, train_values={}))
-    _, tensors, values = load_train_state(tmp_path / "c")
-    assert set(tensors) == set(contents.train_tensors)
-    assert values == {}
+    stored = load_train_state(tmp_path / "c")
+    assert set(stored.tensors) == set(contents.train_tensors)
+    assert stored.values == {}
 
 
 def test_tensors_that_are_not_contiguous_are_saved_by_value(tmp_path: Path, contents: Contents) -> None:
