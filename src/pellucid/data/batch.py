@@ -30,6 +30,10 @@ class Origin:
         table = np.array(windows, dtype=np.int64).reshape(len(windows), 4)
         return cls(*np.ascontiguousarray(table.T))
 
+    def rows(self, part: slice) -> Origin:
+        """Of some rows alone."""
+        return Origin(self.windows[part], self.epochs[part], self.shards[part], self.starts[part])
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -31,6 +31,7 @@ _MODEL_INPUTS = {
 }
 """A batch's fields by the keywords of `model.hidden`."""
 _TENSORS = (*_MODEL_INPUTS, "targets", "weights")
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,20 @@ class TensorBatch:
 
         return replace(self, **{name: moved(tensor) for name, tensor in self._tensors(_TENSORS)})
 
+    def split(self, rows: int) -> list[TensorBatch]:
+        """The batch in pieces of at most `rows` windows, which share its memory."""
+        if len(self.inputs) <= rows:
+            return [self]
+        parts = [slice(first, first + rows) for first in range(0, len(self.inputs), rows)]
+        return [
+            replace(
+                self,
+                origin=self.origin.rows(part),
+                **{name: tensor[part] for name, tensor in self._tensors(_TENSORS)},
+            )
+            for part in parts
+        ]
+
     def model_inputs(self) -> dict[str, Tensor]:
         """The keyword arguments of `model.hidden` that this batch has a value for; `input_ids` always."""
         return {_MODEL_INPUTS[name]: tensor for name, tensor in self._tensors(_MODEL_INPUTS)}
@@ -82,7 +97,8 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
     batch_windows: windows in the global batch of a step, a multiple of `world`, the number of processes.
     micro_batch: windows a micro-batch; the last one of a step has fewer where it does not divide this rank's
     share. read_ahead: steps to have ready. objective: what makes batches of windows, and made the order;
-    causal by default.
+    causal by default. while_waiting: called a few times a second while a batch is not ready; what it raises ends
+    the wait.
 
     It has no state that a checkpoint would need: `step(s)` is the same whatever was asked before. Leave the
     `with` block, or call `close`, to end the thread.
@@ -100,6 +116,7 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
         world: int = 1,
         device: str | torch.device = "cpu",
         read_ahead: int = 2,
+        while_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         if batch_windows < 1 or batch_windows % world:
             raise ConfigError(
@@ -117,7 +134,7 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
         self._batch_windows, self._micro_batch = batch_windows, micro_batch
         self._rank, self._world = rank, world
         self._device = torch.device(device)
-        self._read_ahead = read_ahead
+        self._read_ahead, self._while_waiting = read_ahead, while_waiting
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pellucid-loader")
         self._pending: dict[int, Future[list[TensorBatch]]] = {}
 
@@ -130,9 +147,17 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
             if ahead not in self._pending:
                 self._pending[ahead] = self._thread.submit(self._make, ahead)
         began = time.perf_counter()
-        batches = self._pending.pop(step).result()
+        pending = self._pending.pop(step)
+        while not wait([pending], timeout=_LOOK_EVERY_S).done:
+            self._while_waiting()
+        batches = pending.result()
         self.waited_s += time.perf_counter() - began
         return [batch.to(self._device) for batch in batches]
+
+    def whole_step(self, step: int) -> list[TensorBatch]:
+        """The micro-batches of all ranks in a step, those of rank 0 first."""
+        shares = [self._thread.submit(self._share, step, rank) for rank in range(self._world)]
+        return [batch.to(self._device) for share in shares for batch in share.result()]
 
     def close(self) -> None:
         """End the thread, once what it is making is made."""
@@ -144,7 +169,10 @@ class TrainingLoader(AbstractContextManager["TrainingLoader"]):
         self.close()
 
     def _make(self, step: int) -> list[TensorBatch]:
-        windows = self._order.step(step, self._batch_windows, rank=self._rank, world=self._world)
+        return self._share(step, self._rank)
+
+    def _share(self, step: int, rank: int) -> list[TensorBatch]:
+        windows = self._order.step(step, self._batch_windows, rank=rank, world=self._world)
         self._split.expect(*self._order.upcoming(windows[0].number))
         groups = [windows[i : i + self._micro_batch] for i in range(0, len(windows), self._micro_batch)]
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ def evaluate_split(
     objective: Objective | None = None,
     seq_len: int | None = None,
     max_tokens: int | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> Perplexity:
     """Score every token of a split but the first of each shard, once: contiguous windows, none overlapping.
 
@@ -61,11 +62,21 @@ def evaluate_split(
 
     With an `objective`, which brings its own window length, what it gives weight to is scored instead, always
     from the same draws; bytes are those of that text (of the spans that were cut out, of the target, …).
+
+    `before_batch` is called before each batch; what it raises ends the scoring.
     """
     chosen = objective or Causal(seq_len or model.max_seq_len)
     at_once = min(_BATCH_TOKENS, scored_tokens(split, max_tokens))
     batches = chosen.evaluation_batches(split, max(1, at_once // chosen.seq_len), max_tokens)
+    if before_batch is not None:
+        batches = _announced(batches, before_batch)
     return summarise(model, tokenizer, batches, precision, counts_special=isinstance(chosen, Causal))
+
+
+def _announced(batches: Iterable[Batch], before_batch: Callable[[], None]) -> Iterator[Batch]:
+    for batch in batches:
+        before_batch()
+        yield batch
 
 
 def evaluate_text(

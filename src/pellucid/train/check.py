@@ -10,11 +10,11 @@ from rich.console import Console
 
 from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.losses import LinearCrossEntropy
-from pellucid.optim import group_by_role
 from pellucid.runtime.console import message_console
 from pellucid.runtime.device import choose_device
 from pellucid.train.config import RunConfig
 from pellucid.train.opening import build_objective, open_data, plan_run
+from pellucid.train.optimizer import build_optimizer
 from pellucid.train.plan import Plan
 from pellucid.train.session import build_model, make_deterministic
 from pellucid.train.state import TrainState
@@ -89,7 +89,7 @@ def _overfit(plan: Plan, batch: list[TensorBatch]) -> list[float]:
     model = build_model(plan)
     state = TrainState(
         model,
-        train.optimizer.build(group_by_role(model, model.parameter_roles()), train.lr),
+        build_optimizer(model, train),
         plan.precision.gradient_scaler(),
     )
     loss = LinearCrossEntropy()  # label smoothing would put a floor under the loss
@@ -105,5 +105,5 @@ def _overfit(plan: Plan, batch: list[TensorBatch]) -> list[float]:
     )
     losses: list[float] = []
     while len(losses) < _OVERFIT_STEPS and not (losses and losses[-1] < _OVERFIT_SHARE * losses[0]):
-        losses.append(update(batch, train.lr * min(1.0, (len(losses) + 1) / 10))[0])
+        losses.append(update(batch, train.lr * min(1.0, (len(losses) + 1) / 10)).loss)
     return losses

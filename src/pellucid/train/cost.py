@@ -5,21 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pellucid.data.objectives import CausalConfig
-from pellucid.model.kernels.short import LONGEST
 from pellucid.model.stats import (
     count_cache_bytes,
     count_flops,
     count_parameters,
-    count_training_state,
-    estimate_activation_bytes,
     on_meta,
 )
+from pellucid.optim import UpdateRow, report
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.config import RunConfig
+from pellucid.train.memory import estimate_activations
 from pellucid.train.opening import build_objective, open_data, plan_run
-from pellucid.train.plan import Plan
+from pellucid.train.optimizer import build_optimizer, count_training_state
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,8 @@ class Cost:
     target_len: int
     """Tokens of the sequence that is learned."""
     weights_bytes: int
+    average_bytes: int
+    """The moving average of the weights; 0 where the run keeps none."""
     gradients_bytes: int
     optimizer_bytes: int
     activations_bytes: int
@@ -54,11 +54,14 @@ class Cost:
     flops_per_token: int
     """Training FLOPs of a window, forward and backward, by the tokens of a window."""
     flops: int | None
+    updates: tuple[UpdateRow, ...]
+    """Which parameters are updated how."""
     choices: tuple[str, ...]
 
     @property
     def total_bytes(self) -> int:
-        return self.weights_bytes + self.gradients_bytes + self.optimizer_bytes + self.activations_bytes
+        state = self.weights_bytes + self.average_bytes + self.gradients_bytes + self.optimizer_bytes
+        return state + self.activations_bytes
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "total_bytes": self.total_bytes}
@@ -81,6 +84,7 @@ class Cost:
             ),
             ("vocabulary", f"{self.vocab_size:,}"),
             ("weights", mib(self.weights_bytes)),
+            *([("averaged weights", mib(self.average_bytes))] if self.average_bytes else []),
             ("gradients", mib(self.gradients_bytes)),
             ("optimizer state", mib(self.optimizer_bytes)),
             ("activations", f"{mib(self.activations_bytes)} (estimated, micro-batch of {self.micro_batch})"),
@@ -89,6 +93,7 @@ class Cost:
             ("window", f"{row}{self.target_len:,} target tokens"),
             ("length", length),
             ("FLOPs", f"{self.flops_per_token:.3g} a token{work}"),
+            *(("updates" if i == 0 else "", str(row)) for i, row in enumerate(self.updates)),
             *(("", choice) for choice in self.choices),
         ]
 
@@ -98,17 +103,8 @@ def estimate_cost(config: RunConfig, device: Device) -> Cost:
     data = open_data(config)
     plan, _ = plan_run(config, data, device)
     objective, model = build_objective(plan.config, data.tokenizer), on_meta(plan.config.model)
-    parameters, state = count_parameters(model), count_training_state(model)
+    parameters, state = count_parameters(model), count_training_state(model, config.train)
     flops = count_flops(model, objective.decoder_len, objective.encoder_len).training
-    activations = estimate_activation_bytes(
-        model,
-        plan.micro_batch,
-        objective.decoder_len,
-        objective.encoder_len,
-        element_bytes=plan.precision.dtype.itemsize,
-        recompute=config.train.activation_checkpointing,
-        score_bytes=_score_bytes(plan, objective.decoder_len),
-    )
     return Cost(
         family=plan.config.model.kind,
         parameters=parameters.total,
@@ -118,9 +114,10 @@ def estimate_cost(config: RunConfig, device: Device) -> Cost:
         source_len=objective.encoder_len,
         target_len=objective.decoder_len,
         weights_bytes=state.weights,
+        average_bytes=state.average,
         gradients_bytes=state.gradients,
         optimizer_bytes=state.optimizer,
-        activations_bytes=activations.hidden,
+        activations_bytes=estimate_activations(plan, objective, model),
         device_bytes=total_bytes(device.type),
         max_seq_len=model.max_seq_len,
         cache_bytes=count_cache_bytes(model, 1, model.max_seq_len),
@@ -130,25 +127,6 @@ def estimate_cost(config: RunConfig, device: Device) -> Cost:
         accumulation=plan.accumulation,
         flops_per_token=flops // plan.seq_len,
         flops=plan.steps * plan.batch_windows * flops if plan.steps else None,
+        updates=tuple(report(build_optimizer(model, plan.config.train))),
         choices=plan.reasons,
     )
-
-
-def _score_bytes(plan: Plan, target_len: int) -> int:
-    """Bytes that the attention kernel will keep of a score: 0 where it is fused.
-
-    The reference kernel keeps float32 probabilities twice (before and after rows without keys are cleared), and a
-    soft-cap's tanh besides. On CPUs, torch's own fallback for learned biases keeps them once, kernels/short.py in
-    bf16.
-    """
-    model, on_cpu = plan.config.model, plan.device.type == "cpu"
-    attention, position = model.attention, model.position.kind
-    if attention.kernel == "reference" or (attention.softcap is not None and plan.device.type != "cuda"):
-        return 8 if attention.softcap is None else 12
-    if on_cpu and position == "t5":
-        return 4
-    is_plain = attention.kernel == "auto" and attention.window is None and position != "alibi"
-    objective = plan.config.data.objective  # with any but this one hardly any layer is
-    is_plain = is_plain and isinstance(objective, CausalConfig) and objective.packing == "contiguous"
-    is_short = on_cpu and plan.precision.name == "bf16" and target_len <= LONGEST
-    return 2 if is_plain and is_short else 0

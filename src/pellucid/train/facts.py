@@ -39,7 +39,7 @@ class StartFacts(Facts):
 
 @dataclass(frozen=True)
 class StepFacts(Facts):
-    """One update. Loss in nats a token, the gradient's norm before clipping."""
+    """One step. Loss in nats a token, the gradient's norm before clipping."""
 
     event = "step"
     loss: float
@@ -53,6 +53,26 @@ class StepFacts(Facts):
     step_seconds: float
     waited_seconds: float
     """Part of step_seconds spent waiting for data."""
+    is_skipped: bool = False
+    """Whether there was no update, because loss or gradient was not finite."""
+    is_spike: bool = False
+    """Whether the loss was far above what was to be expected."""
+    bundle: str | None = None
+    """Where the step was written down, to be made again, as the first of a row that was skipped."""
+
+
+@dataclass(frozen=True)
+class RollbackFacts(Facts):
+    """The run went back to the checkpoint after `step`. What had been logged of the steps after it is dropped."""
+
+    event = "rollback"
+    from_step: int
+    """Where it came from."""
+    reason: str
+    rollbacks: int
+    """How often the run has gone back so far."""
+    lr_factor: float
+    """What rollbacks have left of the learning rate."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,8 @@ class EvaluationFacts(Facts):
     is_best: bool
     seconds: float
     elapsed_seconds: float
+    is_averaged: bool = False
+    """Whether the averaged weights were scored, instead of those of the last update."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,12 @@ class EndFacts(Facts):
     peak_memory_bytes: int
     waited_share: float = 0.0
     """Share of the time spent on updates in which this session waited for data, 0 … 1."""
+    skipped: int = 0
+    """Updates of the run that were left out because loss or gradient was not finite."""
+    overflows: int = 0
+    """Updates that were left out because the gradient scaler had scaled too far."""
+    spikes: int = 0
+    rollbacks: int = 0
 
 
 class Request(Flag):

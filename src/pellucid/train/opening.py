@@ -19,12 +19,13 @@ from pellucid.data.progress import Progress, Report
 from pellucid.data.shards import Split, TokenData, open_shards
 from pellucid.errors import ConfigError, TokenizerError
 from pellucid.model import EncoderDecoderConfig, Transformer
-from pellucid.model.stats import count_flops, count_training_state, estimate_activation_bytes, on_meta
+from pellucid.model.stats import count_flops, estimate_activation_bytes, on_meta
 from pellucid.runtime.console import StatusLine
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.tokenizers import Tokenizer
 from pellucid.train.config import RunConfig
+from pellucid.train.optimizer import count_training_state
 from pellucid.train.plan import Plan, make_plan
 
 
@@ -36,13 +37,14 @@ class OpenedData:
     tokenizer: Tokenizer
 
 
-def open_data(config: RunConfig, *, progress: Report | None = None) -> OpenedData:
+def open_data(config: RunConfig, *, progress: Report | None = None, verify: bool = True) -> OpenedData:
     """Open what the run is trained on: prepared data, text that is prepared into the cache first, or a stream.
 
-    Every shard that is here is checked against its SHA-256.
+    Every shard that is here is checked against its SHA-256, unless another process of the run has done so.
     """
     shards = _open_shards(config.data, progress)
-    shards.verify()
+    if verify:
+        shards.verify()
     return OpenedData(shards, tokenizers.load(shards.tokenizer_directory))
 
 
@@ -97,7 +99,6 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
     """
     _require_sample_prompt(config, data.tokenizer)
     config = _pinned(config, data.shards)
-    seq_len = config.train.seq_len or config.model.max_seq_len
     objective = build_objective(config, data.tokenizer)
     if (
         config.train.epochs is not None
@@ -110,22 +111,33 @@ def plan_run(config: RunConfig, data: OpenedData, device: Device) -> tuple[Plan,
         )
     order = training_order(config, data, objective)
     objective.evaluation_batches(data.shards.val, batch_windows=1)  # raises where there is nothing to score
-    sized = config.model.model_copy(
-        update={"vocab_size": config.model.vocab_size or data.tokenizer.vocab_size}
-    )
-    plan = make_plan(
+    epoch = order.windows_per_epoch if config.train.epochs is not None else None
+    return resolve(config, data.tokenizer, objective, device, windows_per_epoch=epoch), order
+
+
+def resolve(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    objective: Objective,
+    device: Device,
+    *,
+    windows_per_epoch: int | None,
+) -> Plan:
+    """The plan of a run whose ids come from this tokenizer. windows_per_epoch: wanted where train.epochs is given."""
+    seq_len = config.train.seq_len or config.model.max_seq_len
+    sized = config.model.model_copy(update={"vocab_size": config.model.vocab_size or tokenizer.vocab_size})
+    return make_plan(
         config,
         device,
-        vocab_size=data.tokenizer.vocab_size,
-        start_id=default_start_id(data.tokenizer),
-        windows_per_epoch=order.windows_per_epoch if config.train.epochs is not None else None,
+        vocab_size=tokenizer.vocab_size,
+        start_id=default_start_id(tokenizer),
+        windows_per_epoch=windows_per_epoch,
         training_flops_per_token=count_flops(
             model := on_meta(sized), objective.decoder_len, objective.encoder_len
         ).training
         / seq_len,
         largest_micro_batch=_fitting_windows(model, config, objective, device),
     )
-    return plan, order
 
 
 def _pinned(config: RunConfig, shards: TokenData) -> RunConfig:
@@ -190,7 +202,7 @@ def _fitting_windows(model: Transformer, config: RunConfig, objective: Objective
         objective.encoder_len,
         recompute=config.train.activation_checkpointing,
     ).hidden
-    room = total_bytes(device.type) // 2 - count_training_state(model).total
+    room = total_bytes(device.type) // 2 - count_training_state(model, config.train).total
     return max(1, room // window)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pellucid.config import from_tree, merge, to_tree
@@ -12,9 +12,9 @@ from pellucid.errors import ConfigError
 from pellucid.model import EncoderDecoderConfig
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision, choose_precision
-from pellucid.train.config import RunConfig
+from pellucid.train.config import RunConfig, TrainConfig
 
-_MICRO_BATCH_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
+USUAL_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
 """Tokens of a forward pass where no micro-batch is named: enough for full speed. Fewer where memory is short."""
 _WORTH_COMPILING = 3e14
 """Training FLOPs above which building kernels (tens of seconds on a CPU) is repaid."""
@@ -34,10 +34,51 @@ class Plan:
     compiled: bool
     reasons: tuple[str, ...]
     """One line for each choice that was made for the user."""
+    world: int = 1
+    """Processes that share each batch."""
+
+    @property
+    def share_windows(self) -> int:
+        """Windows of a batch that one process takes."""
+        return self.micro_batch * self.accumulation
 
     @property
     def batch_windows(self) -> int:
-        return self.micro_batch * self.accumulation
+        return self.share_windows * self.world
+
+    def shared_by(self, world: int) -> Plan:
+        """The same batches, dealt out to so many processes; in smaller pieces where a share is not a multiple of
+        micro_batch. Raises ConfigError where a batch cannot be shared equally.
+        """
+        windows = self.batch_windows
+        if world == 1:
+            return self
+        if windows % world:
+            possible = [str(d) for d in range(1, windows + 1) if windows % d == 0]
+            raise ConfigError(
+                f"train.batch_tokens ({self.config.train.batch_tokens}) is {windows} windows of {self.seq_len} tokens, "
+                f"which {world} processes cannot share equally; start {' or '.join(possible)} processes, or make it a "
+                f"multiple of {world} x {self.seq_len} = {world * self.seq_len}"
+            )
+        share = windows // world
+        pieces = _largest_divisor(share, min(share, self.micro_batch))
+        shared = replace(self, world=world, micro_batch=pieces, accumulation=share // pieces)
+        return shared.with_micro_batch(pieces, f"{world} processes")
+
+    def with_micro_batch(self, micro_batch: int, why: str) -> Plan:
+        """The same batches in other pieces. `micro_batch` divides share_windows."""
+        train = self.config.train.model_copy(update={"micro_batch": micro_batch})
+        cut = replace(
+            self,
+            config=self.config.model_copy(update={"train": train}),
+            micro_batch=micro_batch,
+            accumulation=self.share_windows // micro_batch,
+        )
+        before, now = (
+            _batch_line(plan.config, plan.seq_len, plan.micro_batch, plan.world) for plan in (self, cut)
+        )
+        others = [line for line in self.reasons if not line.startswith(before.partition("=")[0])]
+        return replace(cut, reasons=(*others, f"{now} ({why})"))
 
 
 def make_plan(
@@ -68,18 +109,22 @@ def make_plan(
             "model.attention.kernel: 'flex' has no backward pass on the device cpu; train with 'auto', which computes "
             "the same, or name another --device"
         )
+    if train.tf32 and not device.has_tf32:
+        raise ConfigError(
+            f"train.tf32: TF32 is a format of NVIDIA GPUs from Ampere on, and the device here is {device.type}"
+            f"{' without it' if device.type == 'cuda' else ''}; leave it out"
+        )
     windows = train.batch_tokens // seq_len
-    fitting = min(_MICRO_BATCH_TOKENS[device.type] // seq_len, largest_micro_batch or windows)
-    micro_batch = train.micro_batch or _largest_divisor(windows, fitting)
-    steps = train.steps
-    if train.epochs is not None:
-        assert windows_per_epoch is not None
-        steps = max(1, math.ceil(train.epochs * windows_per_epoch / windows))
+    fitting = min(USUAL_TOKENS[device.type] // seq_len, largest_micro_batch or windows)
+    named = train.micro_batch if isinstance(train.micro_batch, int) else None
+    micro_batch = named or _largest_divisor(windows, fitting)
+    steps = count_steps(train, windows=windows, windows_per_epoch=windows_per_epoch)
     try:
-        precision = choose_precision(train.precision, device)
+        precision = choose_precision(train.precision, device, tf32=train.tf32)
     except ConfigError as error:
         raise ConfigError(f"train.precision: {error}") from None
     compiled, why = _decide_compile(config, device, steps, training_flops_per_token)
+    techniques = train.techniques.resolved(precision)
     resolved = {
         "data": {"path": str(Path(path).absolute()) if Path(path := config.data.path).exists() else path},
         "model": {"vocab_size": model.vocab_size or vocab_size, **_as_trained(config, start_id)},
@@ -88,10 +133,11 @@ def make_plan(
             "micro_batch": micro_batch,
             "precision": precision.name,
             "compile": compiled,
+            "techniques": to_tree(techniques),
         },
     }
     return Plan(
-        config=from_tree(RunConfig, merge(to_tree(config), resolved)),
+        config=from_tree(RunConfig, merge(to_tree(_with_warmup_in_steps(config)), resolved)),
         device=device,
         precision=precision,
         seq_len=seq_len,
@@ -103,9 +149,37 @@ def make_plan(
             f"device {device.type} ({device.reason})",
             f"precision {precision.name} ({precision.reason})",
             f"torch.compile {'on' if compiled else 'off'} ({why})",
-            f"batch {train.batch_tokens:,} tokens = {windows // micro_batch} x {micro_batch} windows of {seq_len}",
+            techniques.line,
+            _batch_line(config, seq_len, micro_batch),
         ),
     )
+
+
+def _batch_line(config: RunConfig, seq_len: int, micro_batch: int, world: int = 1) -> str:
+    pieces = config.train.batch_tokens // seq_len // micro_batch // world
+    shares = f"{world} x " if world > 1 else ""
+    return (
+        f"batch {config.train.batch_tokens:,} tokens = {shares}{pieces} x {micro_batch} windows of {seq_len}"
+    )
+
+
+def _with_warmup_in_steps(config: RunConfig) -> RunConfig:
+    train = config.train
+    schedule = train.schedule.in_steps(train.batch_tokens)
+    return config.model_copy(update={"train": train.model_copy(update={"schedule": schedule})})
+
+
+def count_steps(train: TrainConfig, *, windows: int, windows_per_epoch: int | None) -> int | None:
+    """The updates that a run is said to be long: in steps, tokens or epochs; None where time alone ends it.
+
+    windows: of a batch; windows_per_epoch: as for `make_plan`.
+    """
+    if train.tokens is not None:
+        return math.ceil(train.tokens / train.batch_tokens)
+    if train.epochs is not None:
+        assert windows_per_epoch is not None
+        return max(1, math.ceil(train.epochs * windows_per_epoch / windows))
+    return train.steps
 
 
 def _decide_compile(

@@ -29,7 +29,7 @@ PASSPORT = "data.json"
 """What the run's data was made from, and how."""
 
 
-EXACT = ("device", "torch", "numpy", "processor")
+EXACT = ("device", "torch", "numpy", "processor", "processes")
 """The parts of a run's environment that must stay for it to go on equal to the bit; threads are restored."""
 
 
@@ -134,7 +134,7 @@ class RunDirectory:
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def environment(threads: int, device: str) -> Tree:
+def environment(threads: int, device: str, processes: int = 1) -> Tree:
     """What else decides a run's exact numbers: recorded at its start."""
     return {
         "device": device,
@@ -145,6 +145,7 @@ def environment(threads: int, device: str) -> Tree:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": threads,
+        "processes": processes,
         "command": sys.argv,
     }
 

@@ -6,20 +6,20 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from pellucid import checkpoint
-from pellucid.checkpoint import layout
 from pellucid.checkpoint.store import SMALL_FILES_BYTES
 from pellucid.checkpoint.weights import fill
 from pellucid.config import to_tree
-from pellucid.data.loader import TrainingLoader
+from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.data.objectives import Objective
 from pellucid.data.order import Order
 from pellucid.evaluate import Perplexity, evaluate_split
@@ -27,17 +27,38 @@ from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
 from pellucid.losses import LinearCrossEntropy
 from pellucid.model import Transformer
-from pellucid.model.stats import count_parameters, count_training_state, on_meta
-from pellucid.optim import group_by_role
+from pellucid.model.linear import Linear
+from pellucid.model.stats import count_parameters, on_meta
+from pellucid.optim import report, summary
+from pellucid.runtime.allocator import freed_memory_kept
+from pellucid.runtime.distributed import ALONE, Processes
 from pellucid.runtime.files import require_space, storage_errors
+from pellucid.runtime.precision import allow_tf32
+from pellucid.train.averaging import WeightAverage
 from pellucid.train.facts import EndFacts, StartFacts
-from pellucid.train.hooks import Hook, Interrupt, MetricsFile, PeriodicSave, Progress, Samples
+from pellucid.train.guard import Guard
+from pellucid.train.hooks import (
+    Hook,
+    Interrupt,
+    InterruptedWorkError,
+    MetricsFile,
+    PeriodicSave,
+    Progress,
+    Samples,
+)
 from pellucid.train.loop import Limits, Loop
+from pellucid.train.numerics import require_sound
 from pellucid.train.opening import OpenedData, build_objective
+from pellucid.train.optimizer import build_optimizer, count_training_state
+from pellucid.train.out_of_memory import FittingUpdate
 from pellucid.train.plan import Plan
+from pellucid.train.recorder import Record, Recorder
+from pellucid.train.rollback import put_back
 from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory
+from pellucid.train.saving import Saver
 from pellucid.train.state import TrainState
-from pellucid.train.step import Updater
+from pellucid.train.step import Outcome, Updater
+from pellucid.train.techniques import LOSS_TILE
 
 
 @dataclass(frozen=True)
@@ -50,13 +71,12 @@ class RunResult:
     """The last sample of text, if any was written."""
     signal: int | None = None
     """The signal that interrupted the run, if one did."""
+    is_main: bool = True
+    """Whether this process is the only one of its run, or the one that speaks for all."""
 
 
 SAMPLE_PRESET = "creative"
 """How samples are drawn: nearly from the model's own distribution, so that they show what it has learned."""
-
-CheckpointState = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Any]]
-"""What `checkpoint.load_train_state` gives: model tensors, training tensors, training values."""
 
 
 @dataclass
@@ -71,9 +91,13 @@ class Session:
     console: Console
     model: Transformer
     state: TrainState
+    processes: Processes
+    """Those that train together. All update; the main one does everything else."""
     metrics: MetricsFile
+    saver: Saver
     clock_start: float
     """When the session began, by `time.perf_counter`: building and compiling count as the run's time."""
+    interrupt: Interrupt = field(default_factory=Interrupt, init=False)
     last_sample: str | None = field(default=None, init=False)
 
     @classmethod
@@ -84,9 +108,10 @@ class Session:
         order: Order,
         data: OpenedData,
         console: Console,
+        processes: Processes = ALONE,
         *,
         weights: Mapping[str, Tensor] | None = None,
-        state: CheckpointState | None = None,
+        state: checkpoint.StoredState | None = None,
     ) -> Self:
         """Build the model and its training state: as a checkpoint left them (`state`), or anew.
 
@@ -94,57 +119,83 @@ class Session:
         """
         clock_start = time.perf_counter()
         make_deterministic()
+        allow_tf32(plan.precision)
+        if plan.device.type == "mps":
+            require_sound(plan.device.torch)
         for reason in plan.reasons:
             console.print(reason, style="dim")
-        model = build_model(plan, state[0] if state else weights)
-        training = TrainState(
-            model,
-            plan.config.train.optimizer.build(
-                group_by_role(model, model.parameter_roles()), plan.config.train.lr
-            ),
-            plan.precision.gradient_scaler(),
-        )
+        model = build_model(plan, state.model if state else weights)
+        training = build_state(plan, model)
+        console.print(summary(report(training.optimizer)), style="dim")
         if state:
-            training.restore(state[1], state[2])
+            training.restore(state.tensors, state.values, state.averaged)
         metrics = MetricsFile(run.file(METRICS))
+        saver = Saver(
+            run,
+            plan.config.train.keep_checkpoints,
+            console,
+            saved_step=training.step if run.has_checkpoint(training.step) else None,
+        )
         objective = build_objective(plan.config, data.tokenizer)
-        return cls(run, plan, order, objective, data, console, model, training, metrics, clock_start)
+        return cls(
+            run,
+            plan,
+            order,
+            objective,
+            data,
+            console,
+            model,
+            training,
+            processes,
+            metrics,
+            saver,
+            clock_start,
+        )
 
     def train(self, hooks: Sequence[Hook] = ()) -> RunResult:
         """Run the loop to its end."""
         plan, config = self.plan, self.plan.config.train
-        interrupt, progress = Interrupt(), Progress(self.console)
-        standard: list[Hook] = [self.metrics, interrupt, PeriodicSave(config.checkpoint_every), progress]
+        progress = Progress(self.console)
+        standard: list[Hook] = [self.saver, self.metrics, PeriodicSave(config.checkpoint_every), progress]
         if config.sample_tokens:
             samples = self.run.file(SAMPLES)
             standard.append(Samples(samples, config.sample_prompt, self.write_sample, progress.sample))
+        # The interrupt is the last, so that it knows of a signal that came while another one worked.
+        side_jobs = [*standard, self.interrupt, *hooks] if self.processes.is_main else [self.interrupt]
         loader = TrainingLoader(
             self.data.shards.train,
             self.order,
             objective=self.objective,
             batch_windows=plan.batch_windows,
             micro_batch=plan.micro_batch,
+            rank=self.processes.rank,
+            world=self.processes.world,
             device=plan.device.torch,
+            # Of several processes none may leave the others waiting for its gradient.
+            while_waiting=self.interrupt.check if self.processes.world == 1 else lambda: None,
         )
+        update = build_updater(plan, self.model, self.state, self.processes)
         loop = Loop(
             state=self.state,
-            update=Updater(
-                state=self.state,
-                model=self.model,
-                loss=LinearCrossEntropy(config.label_smoothing, compiled=plan.compiled),
-                precision=plan.precision,
-                grad_clip=config.grad_clip,
-                recompute=config.activation_checkpointing,
-                seed=config.seed,
-                window_tokens=plan.seq_len,
+            update=FittingUpdate(
+                update,
+                plan,
+                self.objective,
+                self.run.path,
+                recut=lambda plan: self.go_on_with(plan, progress),
             ),
             loader=loader,
             evaluate=self.evaluate,
             save=self.save,
-            hooks=[*standard, *hooks],
+            guard=Guard(
+                config.guard, self.state, record=self.recorder(update, loader), restore=self.put_back
+            ),
+            hooks=side_jobs,
+            processes=self.processes,
             limits=Limits(plan.steps, config.max_seconds),
             schedule=config.schedule,
             peak_lr=config.lr,
+            final_dropout=config.final_dropout,
             eval_every=config.eval_every,
             device_type=plan.device.type,
         )
@@ -155,14 +206,26 @@ class Session:
         )
         with storage_errors(self.run.path):
             try:
-                with loader:
+                with loader, self.saver, memory_policy(plan):
                     end = loop.run(start, self.clock_start)
             finally:
-                interrupt.restore()
+                self.interrupt.restore()
                 self.metrics.close()
                 self.data.shards.close()
-        stopped_by = interrupt.received if end.reason == "interrupted" else None
-        return RunResult(self.run.path, end, self.last_sample, stopped_by)
+        stopped_by = self.processes.union(self.interrupt.received or 0)
+        return RunResult(
+            self.run.path,
+            end,
+            self.last_sample,
+            signal=stopped_by or None if end.reason == "interrupted" else None,
+            is_main=self.processes.is_main,
+        )
+
+    def go_on_with(self, plan: Plan, progress: Progress) -> None:
+        """Take over a plan with a smaller micro-batch, and leave it to whoever resumes the run."""
+        self.plan = plan
+        self.run.write_config(plan.config)
+        progress.note(plan.reasons[-1])
 
     def _amount_of_data(self) -> str:
         train = self.data.shards.train
@@ -187,51 +250,103 @@ class Session:
             batch_tokens=config.batch_tokens,
         )
 
-    def evaluate(self) -> Perplexity:
-        """Score the validation split, or its stated first part."""
-        return evaluate_split(
-            self.model,
-            self.data.tokenizer,
-            self.data.shards.val,
-            self.plan.precision,
-            objective=self.objective,
-            max_tokens=self.plan.config.train.eval_tokens,
+    def recorder(self, update: Updater, loader: TrainingLoader) -> Record:
+        """What writes a faulty step down: the main process, with the batch of all, as if it were alone."""
+        record = Recorder(
+            self.run.path,
+            replace(update, processes=ALONE),
+            lambda: self.plan,
+            self.run.read_environment(),
+            self.console,
         )
+        if self.processes.world == 1:
+            return record
+
+        def record_whole(
+            share: Sequence[TensorBatch], outcome: Outcome, lr: float, progress: float
+        ) -> Path | None:
+            del share
+            if not self.processes.is_main:
+                return None
+            return record(loader.whole_step(self.state.step - 1), outcome, lr, progress)
+
+        return record_whole
+
+    def evaluate(self) -> Perplexity:
+        """Score the validation split, or its stated first part, with the averaged weights where the run keeps them.
+
+        The main process does so, while others wait. Raises InterruptedWorkError once a signal has come to it.
+        """
+        score = self.processes.on_main(self._score)
+        if score is None:
+            raise InterruptedWorkError
+        return score
+
+    def _score(self) -> Perplexity | None:
+        with self.state.evaluated_weights(), suppress(InterruptedWorkError):
+            return evaluate_split(
+                self.model,
+                self.data.tokenizer,
+                self.data.shards.val,
+                self.plan.precision,
+                objective=self.objective,
+                max_tokens=self.plan.config.train.eval_tokens,
+                before_batch=self.interrupt.check,
+            )
+        return None
 
     def save(self) -> None:
-        """Write a checkpoint of the present step, mark it, and remove those that need not stay."""
-        state, config = self.state, self.plan.config
+        """Hand the present step over to be saved and marked, and older checkpoints to be pruned."""
+        if not self.processes.is_main:
+            return
+        state = self.state
         self.metrics.sync()
         contents = checkpoint.Contents(
-            config=to_tree(config),
+            config=to_tree(self.plan.config),
             model=dict(self.model.named_parameters()),
             tokenizer=self.data.tokenizer,
+            averaged=state.average.tensors() if state.average else {},
             train_tensors=state.tensors(),
             train_values={**state.values(), "data": self.data.shards.fingerprint},
         )
-        checkpoint.save(layout.step_directory(self.run.path, state.step), contents)
-        self.run.mark_latest(state.step)
-        if state.best_step == state.step:
-            self.run.mark_best(state.step)
-        self.run.prune(config.train.keep_checkpoints, step=state.step, best_step=state.best_step)
+        self.saver.save(contents, step=state.step, best_step=state.best_step)
 
-    def write_sample(self) -> str:
-        """Continue the config's sample prompt, always with the same draws."""
+    def put_back(self, step: int) -> bool:
+        """Return to the newest checkpoint up to `step`; whether there was one."""
+        self.saver.wait()
+        return self.processes.main_first(lambda: put_back(self.run, self.state, step))
+
+    def write_sample(self) -> str | None:
+        """Continue the config's sample prompt, always with the same draws; None once a signal has come."""
         config = self.plan.config.train
         sampling = preset(SAMPLE_PRESET).model_copy(
             update={"max_new_tokens": config.sample_tokens, "seed": config.seed}
         )
-        with self.plan.precision.autocast():
-            generation = generate_text(self.model, self.data.tokenizer, config.sample_prompt, sampling)
+        try:
+            with self.state.evaluated_weights(), self.plan.precision.autocast():
+                generation = generate_text(
+                    self.model,
+                    self.data.tokenizer,
+                    config.sample_prompt,
+                    sampling,
+                    on_text=lambda _: self.interrupt.check(),
+                )
+        except InterruptedWorkError:
+            return None
         self.last_sample = generation.text
         return generation.text
 
 
 def require_checkpoint_space(plan: Plan, path: Path) -> None:
     """Raise StorageError unless `path`'s disk has room for one checkpoint of the planned run."""
-    size = count_training_state(on_meta(plan.config.model))
-    needed_bytes = size.weights + size.optimizer + SMALL_FILES_BYTES
+    size = count_training_state(on_meta(plan.config.model), plan.config.train)
+    needed_bytes = size.weights + size.average + size.optimizer + SMALL_FILES_BYTES
     require_space(path, needed_bytes, purpose="the first checkpoint")
+
+
+def memory_policy(plan: Plan) -> AbstractContextManager[None]:
+    """In which a planned run trains."""
+    return freed_memory_kept() if plan.config.train.techniques.kept_memory else nullcontext()
 
 
 def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> Transformer:
@@ -240,11 +355,46 @@ def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> Tran
     if weights is not None:
         fill(model, weights, where="the checkpoint")
     model.to(plan.device.torch).train()
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.contiguous_gradient = bool(plan.config.train.techniques.contiguous_gradients)
     if plan.compiled:
         # One block at a time: they share one graph, so compiling costs the same at any depth.
         for block in model.all_blocks:
             block.compile(dynamic=False)
     return model
+
+
+def build_state(plan: Plan, model: Transformer) -> TrainState:
+    """The planned optimizer and gradient scaler around a model, before the first update."""
+    train = plan.config.train
+    return TrainState(
+        model,
+        build_optimizer(model, train),
+        plan.precision.gradient_scaler(),
+        average=None if train.weight_average is None else WeightAverage(model, train.weight_average),
+    )
+
+
+def build_updater(plan: Plan, model: Transformer, state: TrainState, processes: Processes = ALONE) -> Updater:
+    """What turns the plan's batches into updates."""
+    train = plan.config.train
+    return Updater(
+        state=state,
+        model=model,
+        loss=LinearCrossEntropy(
+            train.label_smoothing,
+            train.z_loss,
+            tile_ids=LOSS_TILE if train.techniques.tiled_loss else None,
+            compiled=plan.compiled,
+        ),
+        precision=plan.precision,
+        grad_clip=train.grad_clip,
+        recompute=train.activation_checkpointing,
+        seed=train.seed,
+        window_tokens=plan.seq_len,
+        processes=processes,
+    )
 
 
 def make_deterministic() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pellucid.errors import ResumeError
+from pellucid.train.averaging import WeightAverage
+from pellucid.train.health import Health
 
 
 @dataclass
@@ -28,6 +31,15 @@ class TrainState:
     best_loss: float | None = None
     """The lowest validation loss so far, in nats a token."""
     best_step: int | None = None
+    average: WeightAverage | None = None
+    """The moving average of the weights, where the run keeps one."""
+    evaluation_due: bool = False
+    """Whether the evaluation after `step` was interrupted: a resumed run begins with it."""
+    health: Health = field(default_factory=Health)
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """The model has the weights inside that it is judged by: the averaged ones where the run keeps them."""
+        return nullcontext() if self.average is None else self.average.swapped()
 
     def tensors(self) -> dict[str, Tensor]:
         """The optimizer's tensors as `<what>.<parameter name>`, e.g. `exp_avg.blocks.0.attention.query.weight`."""
@@ -47,11 +59,22 @@ class TrainState:
             "elapsed_seconds": self.elapsed_seconds,
             "best_loss": self.best_loss,
             "best_step": self.best_step,
+            "health": asdict(self.health),
             "gradient_scaler": scaler,
+            "averaged_updates": self.average.updates if self.average else 0,
+            "evaluation_due": self.evaluation_due,
         }
 
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take over what `tensors` and `values` gave. The model's weights are loaded by the checkpoint itself."""
+    def restore(
+        self,
+        tensors: Mapping[str, Tensor],
+        values: Mapping[str, Any],
+        averaged: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Take over what `tensors`, `values` and the average gave. The model has its weights already.
+
+        Where there is no average to take over, averaging begins with the present weights.
+        """
         slots: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             what, _, name = key.partition(".")
@@ -69,3 +92,7 @@ class TrainState:
         self.step, self.tokens = values["step"], values["tokens"]
         self.elapsed_seconds = values["elapsed_seconds"]
         self.best_loss, self.best_step = values["best_loss"], values["best_step"]
+        self.health = Health(**values.get("health", {}))  # not there in earlier checkpoints
+        self.evaluation_due = values.get("evaluation_due", False)  # not there in earlier checkpoints
+        if self.average and averaged:
+            self.average.restore(averaged, values["averaged_updates"])

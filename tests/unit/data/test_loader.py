@@ -202,3 +202,12 @@ def test_a_cuda_device_gets_the_same_batches() -> None:
             on_device = cuda.step(step)
             assert all(batch.inputs.is_cuda and batch.weights.is_cuda for batch in on_device)
             assert inputs(on_device) == inputs(cpu.step(step))
+
+
+def test_a_whole_step_is_the_shares_of_all_ranks_in_their_order() -> None:
+    shares = []
+    for rank in range(3):
+        with loader(rank=rank, world=3) as one:
+            shares += inputs(one.step(4))
+    with loader(rank=1, world=3) as any_of_them:
+        assert inputs(any_of_them.whole_step(4)) == shares

@@ -23,7 +23,15 @@ def make_updater():
     """An Updater around a fresh model; by default plain SGD at rate 1, so that a weight moves by its gradient."""
 
     def make(
-        optimizer=None, *, dropout=0.0, scaler=None, recompute="none", grad_clip=1e9, seed=0, smoothing=0.0
+        optimizer=None,
+        *,
+        dropout=0.0,
+        scaler=None,
+        recompute="none",
+        grad_clip=1e9,
+        seed=0,
+        smoothing=0.0,
+        z_loss=0.0,
     ):
         config = DecoderConfig(
             vocab_size=VOCABULARY, d_model=8, num_layers=2, num_heads=2, max_seq_len=8, dropout=dropout
@@ -33,7 +41,7 @@ def make_updater():
         return Updater(
             state=TrainState(model, built, scaler),
             model=model,
-            loss=LinearCrossEntropy(smoothing),
+            loss=LinearCrossEntropy(smoothing, z_loss),
             precision=FP32,
             grad_clip=grad_clip,
             recompute=recompute,

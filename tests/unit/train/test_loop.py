@@ -10,9 +10,11 @@ from pellucid.evaluate import Perplexity
 from pellucid.optim import ConstantConfig, CosineConfig, LinearConfig
 from pellucid.train import loop as loop_module
 from pellucid.train.facts import Request, StartFacts
+from pellucid.train.guard import Guard, GuardConfig
 from pellucid.train.hooks import Hook
 from pellucid.train.loop import Limits, Loop
 from pellucid.train.state import TrainState
+from pellucid.train.step import Outcome
 
 PEAK = 0.1
 START = StartFacts(0, "run", None, None, 1, "cpu", "fp32", False, 1, 1, 10)
@@ -35,25 +37,33 @@ class Recorder(Hook):
         self.log.append(("evaluation", facts.step, facts.val_loss, facts.is_best))
         return self.requests.get(("evaluation", facts.step), Request.NOTHING)
 
+    def on_rollback(self, facts):
+        self.log.append(("rollback", facts.from_step, facts.step))
+
     def on_end(self, facts):
         self.log.append(("end", facts.step, facts.reason))
 
 
 class World:
-    """A loop whose update takes a second, whose evaluation takes two, and whose losses are given."""
+    """A loop whose update takes a second, whose evaluation takes two, and whose losses are given.
+
+    faulty: the numbers of the updates, counted as they are made, whose gradient is not finite.
+    """
 
     def __init__(self, monkeypatch, *, steps=None, seconds=None, schedule=None, eval_every=1000, losses=(1.0,),
-                 requests=None, done=0, elapsed=0.0):  # fmt: skip
+                 requests=None, done=0, elapsed=0.0, faulty=(), max_rollbacks=3):  # fmt: skip
         self.now, self.log, self.lrs, self.batches = 100.0, [], [], []
         monkeypatch.setattr(loop_module, "time", SimpleNamespace(perf_counter=lambda: self.now))
         self.state = TrainState(None, None, None, step=done, elapsed_seconds=elapsed)
-        self.losses = iter(losses)
+        self.losses, self.faulty, self.saved = iter(losses), faulty, []
+        guard = GuardConfig(max_skips=2, rollback_lr_factor=0.5, max_rollbacks=max_rollbacks)
         self.loop = Loop(
             state=self.state,
             update=self.update,
             loader=SimpleNamespace(step=lambda step: [step], waited_s=0.0),
             evaluate=self.evaluate,
-            save=lambda: self.log.append(("save", self.state.step)),
+            save=self.save,
+            guard=Guard(guard, self.state, record=lambda *step: None, restore=self.restore),
             hooks=[Recorder(self.log, requests), Recorder([])],
             limits=Limits(steps, seconds),
             schedule=schedule or ConstantConfig(warmup_steps=0),
@@ -68,7 +78,19 @@ class World:
         self.now += 1
         self.state.step += 1
         self.state.tokens += 10
-        return 2.0, 0.5
+        if len(self.lrs) in self.faulty:
+            return Outcome(2.0, math.nan, "not finite")
+        return Outcome(2.0, 0.5, "updated")
+
+    def save(self):
+        self.log.append(("save", self.state.step))
+        self.saved.append(self.state.step)
+
+    def restore(self, step):
+        earlier = [saved for saved in self.saved if saved <= step]
+        if earlier:
+            self.state.step = earlier[-1]
+        return bool(earlier)
 
     def evaluate(self):
         self.now += 2
@@ -196,13 +218,72 @@ def test_an_equal_loss_is_not_a_new_best(monkeypatch):
     assert world.state.best_step == 1
 
 
-@pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_validation_loss_that_is_not_finite_ends_the_run_and_saves_nothing(monkeypatch, loss):
+# Numbers that are not finite --------------------------------------------------------------------------
+
+
+def test_a_step_without_an_update_is_counted_and_not_saved(monkeypatch):
+    requests = {("step", 2): Request.SAVE, ("step", 3): Request.SAVE}
+    world = World(monkeypatch, steps=5, faulty=[2], requests=requests)
+    end = world.run()
+    assert [event for event in world.log if event[0] == "save"] == [("save", 3), ("save", 5)]
+    assert (end.step, end.skipped, end.rollbacks) == (5, 1, 0)
+
+
+def test_a_step_without_an_update_is_saved_when_the_run_is_stopped(monkeypatch):
+    world = World(monkeypatch, steps=5, faulty=[2], requests={("step", 2): Request.STOP})
+    assert world.run().reason == "interrupted"
+    assert world.saved == [2]
+
+
+def test_after_a_row_of_faults_the_run_goes_back_and_on_with_a_lower_rate(monkeypatch):
+    world = World(monkeypatch, steps=6, faulty=[4, 5], requests={("step", 2): Request.SAVE})
+    end = world.run()
+    assert ("rollback", 5, 2) in world.log
+    assert world.batches == [0, 1, 2, 3, 4, 2, 3, 4, 5]
+    assert world.lrs == [PEAK] * 5 + [PEAK / 2] * 4
+    assert (end.step, end.skipped, end.rollbacks) == (6, 2, 1)
+
+
+def test_a_run_does_not_finish_on_a_row_of_faults(monkeypatch):
+    world = World(monkeypatch, steps=5, faulty=[4, 5], requests={("step", 2): Request.SAVE}, losses=[1.0])
+    assert world.run().reason == "finished"
+    assert world.log[-4:] == [("step", 5), ("evaluation", 5, 1.0, True), ("save", 5), ("end", 5, "finished")]
+    assert len(world.lrs) == 8
+
+
+def test_a_run_that_has_gone_back_often_enough_fails(monkeypatch):
     world = World(
-        monkeypatch, steps=4, eval_every=2, losses=[1.0, loss], requests={("step", 2): Request.SAVE}
+        monkeypatch, steps=9, faulty=[4, 5, 7, 8], requests={("step", 2): Request.SAVE}, max_rollbacks=1
     )
-    monkeypatch.setattr(math, "exp", lambda x: x)
-    with pytest.raises(TrainingError, match=r"step 4: the validation loss is (nan|inf)"):
+    with pytest.raises(
+        TrainingError, match=r"2 updates in a row, and the run has gone back as often as it may"
+    ):
         world.run()
-    assert [event for event in world.log if event[0] == "save"] == [("save", 2)]
+    assert world.saved == [2]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_not_finite_sends_the_run_back_too(monkeypatch, loss):
+    requests = {("step", 2): Request.SAVE}
+    world = World(monkeypatch, steps=4, eval_every=2, losses=[1.0, loss, 2.0], requests=requests)
+    monkeypatch.setattr(math, "exp", lambda x: x)
+    assert world.run().rollbacks == 1
+    assert [event for event in world.log if event[0] in ("evaluation", "rollback", "save")] == [
+        ("evaluation", 2, 1.0, True),
+        ("save", 2),
+        ("rollback", 4, 2),
+        ("evaluation", 4, 2.0, False),
+        ("save", 4),
+    ]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_without_a_checkpoint_it_ends_the_run_and_saves_nothing(monkeypatch, loss):
+    world = World(monkeypatch, steps=4, eval_every=2, losses=[1.0, loss])
+    monkeypatch.setattr(math, "exp", lambda x: x)
+    with pytest.raises(
+        TrainingError, match=r"step 4: the validation loss is (nan|inf), and there is no good"
+    ):
+        world.run()
+    assert world.saved == []
     assert world.state.best_loss == 1.0

@@ -129,6 +129,17 @@ def test_epochs_become_steps_rounded_up(epochs, steps):
     assert plan(PLAIN_CPU, "train.steps=", f"train.epochs={epochs}", windows_per_epoch=1000).steps == steps
 
 
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (1024, 1), (1025, 2), (10_240, 10)])
+def test_tokens_become_steps_rounded_up(tokens, steps):
+    assert plan(PLAIN_CPU, "train.steps=", f"train.tokens={tokens}").steps == steps
+
+
+def test_a_warmup_in_tokens_becomes_steps_of_the_resolved_config():
+    words = ("train.schedule.warmup_steps=", "train.schedule.warmup_tokens=3000")
+    schedule = plan(PLAIN_CPU, *words).config.train.schedule
+    assert (schedule.warmup_steps, schedule.warmup_tokens) == (3, None)
+
+
 def test_a_run_by_time_has_no_number_of_steps():
     assert plan(PLAIN_CPU, "train.steps=", "train.max_seconds=5").steps is None
 
@@ -185,3 +196,41 @@ def test_the_resolved_config_plans_the_same_run_again(device):
         first.steps,
         first.compiled,
     )
+
+
+# Several processes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("world", "micro_batch", "accumulation", "said"),
+    [(2, 4, 4, "2 x 4 x 4"), (4, 4, 2, "4 x 2 x 4"), (16, 2, 1, "16 x 1 x 2")],
+)
+def test_a_batch_is_dealt_out_to_processes(world, micro_batch, accumulation, said):
+    alone = plan(PLAIN_CPU, "train.seq_len=32", "train.batch_tokens=1024", "train.micro_batch=4")
+    shared = alone.shared_by(world)
+    assert (shared.micro_batch, shared.accumulation) == (micro_batch, accumulation)
+    assert (shared.batch_windows, shared.share_windows) == (alone.batch_windows, 32 // world)
+    assert shared.config.train.micro_batch == micro_batch
+    assert [line for line in shared.reasons if line.startswith("batch")] == [
+        f"batch 1,024 tokens = {said} windows of 32 ({world} processes)"
+    ]
+    assert alone.shared_by(1) is alone
+
+
+def test_a_batch_that_processes_cannot_share_equally_is_refused():
+    message = (
+        r"1024\) is 32 windows of 32 tokens, which 3 processes .* start 1 or 2 or .* multiple of 3 x 32 = 96"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan(PLAIN_CPU, "train.seq_len=32", "train.batch_tokens=1024").shared_by(3)
+
+
+# TF32 ------------------------------------------------------------------------------------------------
+
+
+def test_tf32_is_for_gpus_that_have_it():
+    assert plan(NEW_GPU, "train.tf32=true").precision.tf32
+    assert not plan(NEW_GPU).precision.tf32
+    for device in (OLD_GPU, MPS, BF16_CPU):
+        with pytest.raises(ConfigError, match=r"^train\.tf32: TF32 is a format of NVIDIA GPUs"):
+            plan(device, "train.tf32=true")

@@ -96,7 +96,7 @@ def test_another_machine_is_said(train_tiny):
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps({**environment, "torch": "1.13.1"}))
     said = said_by(run, "train.steps=9")
-    assert f"not the machine it began on (torch: 1.13.1 → {torch.__version__})" in said
+    assert f"not the machine or the processes it began with (torch: 1.13.1 → {torch.__version__})" in said
     assert "finished after 9 steps" in said
 
 
@@ -145,6 +145,20 @@ def test_more_steps_extend_a_run_and_it_says_what_becomes_of_the_schedule(train_
     assert [fact["step"] for fact in logged] == list(range(1, 13))
     assert logged[8]["lr"] > 2 * 3e-4
     assert "\nsteps = 12\n" in (result.directory / "config.toml").read_text()
+
+
+def test_more_tokens_extend_a_run_and_it_says_so_too(train_tiny):
+    result = train_tiny("train.steps=", "train.tokens=1024")
+    said = said_by(result.directory, "train.tokens=1500")
+    assert "the cosine schedule now spans 12 steps: at step 8 the learning rate goes on at" in said
+    assert "where it would have been 3.00e-04" in said
+
+
+def test_another_word_for_the_same_length_says_nothing_of_the_schedule(train_tiny):
+    result = train_tiny("train.steps=", "train.tokens=1024", "train.max_seconds=600")
+    said = said_by(result.directory, "train.tokens=1020")
+    assert "changed: train.tokens: 1024 → 1020" in said
+    assert "schedule now spans" not in said
 
 
 @pytest.mark.parametrize(
@@ -268,6 +282,26 @@ def test_the_same_text_under_another_name_is_the_same_run(train_tiny, workdir, c
     run = train_tiny().directory
     shutil.copy(corpus, workdir / "moved.txt")
     assert "changed: data.path" in said_by(run, f"data.path={workdir / 'moved.txt'}", "train.steps=9")
+
+
+@pytest.mark.parametrize("altered", [False, True])
+def test_a_tokenizer_may_be_moved_and_not_altered(train_tiny, workdir, altered):
+    stored = Path(__file__).parents[2] / "contracts/tokenizer.json"
+    shutil.copy(stored, "one.json")
+    run = train_tiny("data.tokenizer.kind=huggingface", "data.tokenizer.path=one.json").directory
+    tree = json.loads(Path("one.json").read_text(encoding="utf-8"))
+    if altered:
+        vocabulary = tree["model"]["vocab"]
+        first, second, *_ = (word for word in vocabulary if len(word) == 1)
+        vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    Path("two.json").write_text(json.dumps(tree), encoding="utf-8")
+    Path("one.json").unlink()
+    words = ("data.tokenizer.path=two.json", "train.steps=9")
+    if altered:
+        with pytest.raises(ResumeError, match="trained on data with fingerprint"):
+            resume(run, words, console=Console(file=io.StringIO()))
+    else:
+        assert "changed: data.tokenizer.path: one.json → two.json" in said_by(run, *words)
 
 
 def test_text_that_has_gone_is_named(train_tiny, workdir, corpus):

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import signal
+import threading
 import time
 
 import pytest
@@ -162,16 +164,18 @@ def test_accumulation_changes_only_rounding(train_tiny):
     assert losses(parts) != losses(whole)
 
 
-def test_the_first_loss_is_the_smoothed_cross_entropy_of_the_fresh_model(train_tiny, tiny_config):
-    config = tiny_config("train.label_smoothing=0.3")
+@pytest.mark.parametrize("change", ["train.label_smoothing=0.3", "train.z_loss=0.3"])
+def test_the_loss_told_is_the_plain_cross_entropy_whatever_is_learned(train_tiny, tiny_config, change):
+    config = tiny_config(change)
     data = open_data(config)
     plan, order = plan_run(config, data, choose_device("cpu"))
     with TrainingLoader(data.shards.train, order, batch_windows=8, micro_batch=8) as loader:
         (batch,) = loader.step(0)
     logits = build_model(plan)(batch.inputs).flatten(0, 1)
-    expected = F.cross_entropy(logits, batch.targets.flatten(), label_smoothing=0.3).item()
-    assert losses(train_tiny("train.label_smoothing=0.3"))[0] == pytest.approx(expected, rel=1e-6)
-    assert losses(train_tiny())[0] != pytest.approx(expected, rel=1e-6)
+    expected = F.cross_entropy(logits, batch.targets.flatten()).item()
+    changed, plain = losses(train_tiny(change)), losses(train_tiny())
+    assert changed[0] == plain[0] == pytest.approx(expected, rel=1e-6)
+    assert changed[-1] != plain[-1]
 
 
 def test_dropout_changes_training_and_another_seed_changes_dropout(train_tiny):
@@ -217,13 +221,71 @@ def test_a_signal_saves_stops_and_is_passed_on(train_tiny):
     assert 3 <= result.end.step <= 4  # it came after the loop had asked the interrupt hook
 
 
-def test_a_signal_at_the_last_step_comes_too_late_to_interrupt(train_tiny):
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_signal_before_an_evaluation_leaves_it_to_the_resumed_run(train_tiny, step):
+    """It may be long, and who sends the signal may not wait: the save comes first."""
+
     def interrupt() -> Request:
         signal.raise_signal(signal.SIGINT)
         return Request.NOTHING
 
-    result = train_tiny(hooks=[At(8, interrupt)])
-    assert (result.signal, result.end.reason) == (None, "finished")
+    words = ("train.sample_tokens=3",)
+    whole, result = train_tiny(*words), train_tiny(*words, hooks=[At(step, interrupt)])
+    assert (result.signal, result.end.reason, result.end.step) == (signal.SIGINT, "interrupted", step)
+    assert steps_left(result)[-1] == f"step-{step:08}"
+    assert len(facts(result, "evaluation")) == step // 4 - 1
+    assert resume(result.directory).end.reason == "finished"
+    assert [fact["val_loss"] for fact in facts(result, "evaluation")] == [
+        fact["val_loss"] for fact in facts(whole, "evaluation")
+    ]
+    for name in ("samples.jsonl", "best", "latest"):
+        assert (result.directory / name).read_bytes() == (whole.directory / name).read_bytes()
+
+
+def test_an_evaluation_that_was_left_is_logged_once_however_often_the_run_is_resumed(
+    train_tiny, cut_off_after
+):
+    """Cut off after it was made up for, and before the next save: it comes again."""
+    words = ("train.sample_tokens=3", "train.checkpoint_every=1000")
+    whole = train_tiny(*words)
+    result = train_tiny(*words, hooks=[At(4, lambda: signal.raise_signal(signal.SIGTERM) or Request.NOTHING)])
+    cut_off_after(5, lambda hooks: resume(result.directory, hooks=hooks))
+    assert len(facts(result, "evaluation")) == 1
+    resume(result.directory)
+    assert compare_runs(whole.directory, result.directory) == []
+    assert (result.directory / "samples.jsonl").read_bytes() == (
+        whole.directory / "samples.jsonl"
+    ).read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send a signal to itself this way")
+@pytest.mark.parametrize("saves", [5, 1000], ids=["saved before", "not saved before"])
+def test_a_signal_while_data_is_awaited_saves_without_it(train_tiny, monkeypatch, workdir, saves):
+    """As with a stream that has stalled."""
+    words = ("train.eval_every=1000", f"train.checkpoint_every={saves}")
+    whole, log = train_tiny(*words), workdir / "broken/metrics.jsonl"
+    ended, make = threading.Event(), TrainingLoader._make
+
+    def stall(self, step, *words):
+        if step == 5:
+            while log.read_text().count('"event": "step"') < 5:
+                time.sleep(0.001)
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert ended.wait(60)
+        return make(self, step, *words)
+
+    class End(Hook):
+        def on_end(self, facts):
+            ended.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoader, "_make", stall)
+        result = train_tiny(*words, "run.dir=broken", hooks=[End()])
+    assert (result.signal, result.end.reason, result.end.step) == (signal.SIGTERM, "interrupted", 5)
+    assert steps_left(result) == ["step-00000005"]
+    resume(result.directory)
+    assert compare_runs(whole.directory, result.directory) == []
 
 
 def test_a_run_that_blows_up_keeps_what_was_saved_before(train_tiny, workdir):

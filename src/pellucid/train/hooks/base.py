@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 
-from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
+from pellucid.train.facts import EndFacts, EvaluationFacts, Request, RollbackFacts, StartFacts, StepFacts
 
 
 class Hook:
@@ -21,6 +21,8 @@ class Hook:
     def on_evaluation(self, facts: EvaluationFacts) -> Request:
         del facts
         return Request.NOTHING
+
+    def on_rollback(self, facts: RollbackFacts) -> None: ...
 
     def on_end(self, facts: EndFacts) -> None: ...
 

@@ -8,12 +8,20 @@ import threading
 from types import FrameType
 from typing import Any
 
-from pellucid.train.facts import EndFacts, Request, StartFacts, StepFacts
+from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
 from pellucid.train.hooks.base import Hook
 
 
+class InterruptedWorkError(Exception):
+    """Work that may be left half-done, such as an evaluation, was left because of a signal."""
+
+
 class Interrupt(Hook):
-    """Turns the first signal into a request to save and stop. Outside the main thread it does nothing."""
+    """Turns the first signal into a request to save and stop. Outside the main thread it does nothing.
+
+    What lasts long between two updates (an evaluation, a sample, waiting for data) calls `check` now and then, so
+    that the save comes soon after the signal.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -32,7 +40,18 @@ class Interrupt(Hook):
         self.received = number
         os.write(2, b"\nstopping: saving after this update (once more to leave at once)\n")
 
+    def check(self) -> None:
+        """Raise InterruptedWorkError once a signal has come."""
+        if self.received is not None:
+            raise InterruptedWorkError
+
     def on_step(self, facts: StepFacts) -> Request:
+        return self._request()
+
+    def on_evaluation(self, facts: EvaluationFacts) -> Request:
+        return self._request()
+
+    def _request(self) -> Request:
         return Request.NOTHING if self.received is None else Request.SAVE | Request.STOP
 
     def on_end(self, facts: EndFacts) -> None:

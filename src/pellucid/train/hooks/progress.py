@@ -7,7 +7,7 @@ from rich.text import Text
 
 from pellucid.generate.text import printable
 from pellucid.runtime.console import StatusLine
-from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
+from pellucid.train.facts import EndFacts, EvaluationFacts, Request, RollbackFacts, StartFacts, StepFacts
 from pellucid.train.hooks.base import Hook
 
 
@@ -21,6 +21,7 @@ class Progress(Hook):
         self._tokens: int | None = None
         self._steps: int | None = None
         self._session_start: tuple[float, float] | None = None
+        self._in_spike = False
 
     def on_start(self, facts: StartFacts) -> None:
         self._steps = facts.steps
@@ -33,16 +34,33 @@ class Progress(Hook):
             self._speed = speed if self._speed is None else 0.95 * self._speed + 0.05 * speed
         self._tokens = facts.tokens
         self._status.show(self._line(facts))
+        if facts.is_skipped:
+            look = f"; look into it: pellucid replay {facts.bundle}" if facts.bundle else ""
+            self._warn(
+                f"step {facts.step:,}: loss {facts.loss:.4f}, gradient norm {facts.grad_norm:.2f}: no update was "
+                f"made{look}"
+            )
+        if facts.is_spike and not self._in_spike:
+            self._warn(f"step {facts.step:,}: the loss has jumped to {facts.loss:.4f}")
+        self._in_spike = facts.is_spike
         return Request.NOTHING
 
     def on_evaluation(self, facts: EvaluationFacts) -> Request:
         self._status.clear()
         best = "  (best so far)" if facts.is_best else ""
+        weights = " of the averaged weights" if facts.is_averaged else ""
         self.console.print(
-            f"evaluation at step {facts.step:,}: loss {facts.val_loss:.4f}, perplexity "
+            f"evaluation{weights} at step {facts.step:,}: loss {facts.val_loss:.4f}, perplexity "
             f"{facts.perplexity:.2f}, {facts.bits_per_byte:.4f} bits/byte over {facts.val_tokens:,} tokens{best}",
         )
         return Request.NOTHING
+
+    def on_rollback(self, facts: RollbackFacts) -> None:
+        self._tokens = None
+        self._warn(
+            f"step {facts.from_step:,}: {facts.reason}; back to the checkpoint of step {facts.step:,}, and on from "
+            f"there with {facts.lr_factor:g} of the learning rate"
+        )
 
     def on_end(self, facts: EndFacts) -> None:
         self._status.clear()
@@ -51,12 +69,23 @@ class Progress(Hook):
             f"peak memory {facts.peak_memory_bytes / 2**30:.2f} GiB; {facts.waited_share:.1%} of the time went into "
             "waiting for data",
         )
+        if mishaps := _mishaps(facts):
+            self._warn(f"on the way: {mishaps}")
+
+    def note(self, text: str) -> None:
+        """Show a line that is no fact of the loop."""
+        self._status.clear()
+        self.console.print(text, style="yellow")
 
     def sample(self, text: str) -> None:
         """Show a sample of text, indented."""
         self._status.clear()
         for line in printable(text).split("\n"):
             self.console.print(Text("  │ " + line, style="dim"))
+
+    def _warn(self, text: str) -> None:
+        self._status.clear()
+        self.console.print(text, style="yellow")
 
     def _line(self, facts: StepFacts) -> str:
         of = f"/{self._steps:,}" if self._steps else ""
@@ -73,6 +102,22 @@ class Progress(Hook):
         if done <= 0:
             return ""
         return f"{duration((1 - facts.progress) * spent / done)} left"
+
+
+def _mishaps(facts: EndFacts) -> str:
+    """What went wrong in the run and was dealt with, counted; nothing where nothing did."""
+    counts = {
+        "update skipped": facts.skipped,
+        "overflow of the gradient scaler": facts.overflows,
+        "spike of the loss": facts.spikes,
+        "rollback": facts.rollbacks,
+    }
+
+    def plural(what: str) -> str:
+        first, space, rest = what.partition(" ")
+        return f"{first}s{space}{rest}"
+
+    return ", ".join(f"{n:,} {what if n == 1 else plural(what)}" for what, n in counts.items() if n)
 
 
 def duration(seconds: float) -> str:

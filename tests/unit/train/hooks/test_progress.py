@@ -1,11 +1,13 @@
 """What a person sees: plain lines in a file, one rewritten line on a terminal, an honest time left."""
 
 import io
+import math
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
+from pellucid.train.facts import EndFacts, EvaluationFacts, Request, RollbackFacts, StartFacts, StepFacts
 from pellucid.train.hooks import Progress
 from pellucid.train.hooks.progress import duration
 
@@ -79,6 +81,55 @@ def test_in_a_file_there_are_no_control_characters(screen):
     assert "best so far" in shown
     assert "first line" in shown
     assert "time is up after 100 steps, 100,000 tokens, 3 min 20 s; peak memory 3.00 GiB" in shown
+
+
+def test_a_step_without_an_update_is_said_with_the_way_to_look_into_it(screen):
+    progress, text = screen(is_terminal=False)
+    progress.on_start(start())
+    progress.on_step(replace(step(3), loss=math.nan, is_skipped=True, bundle="runs/x/bundles/step-00000003"))
+    assert text.getvalue().splitlines()[-1] == (
+        "step 3: loss nan, gradient norm 0.70: no update was made; look into it: pellucid replay "
+        "runs/x/bundles/step-00000003"
+    )
+
+
+def test_a_spike_is_said_once_for_as_long_as_it_lasts(screen):
+    progress, text = screen(is_terminal=False)
+    progress.on_start(start())
+    for number, is_spike in enumerate((False, True, True, False, True), start=1):
+        progress.on_step(replace(step(number), is_spike=is_spike))
+    said = [line for line in text.getvalue().splitlines() if "jumped" in line]
+    assert said == ["step 2: the loss has jumped to 1.5000", "step 5: the loss has jumped to 1.5000"]
+
+
+def test_a_rollback_is_said_and_leaves_the_speed_as_it_was(screen):
+    progress, text = screen(is_terminal=False)
+    progress.on_start(start())
+    progress.on_step(step(8))
+    progress.on_step(step(9))
+    progress.on_rollback(RollbackFacts(4, 9, "a fault", 1, 0.5))
+    progress.on_step(step(5))
+    *_, said, after = text.getvalue().splitlines()
+    assert said == (
+        "step 9: a fault; back to the checkpoint of step 4, and on from there with 0.5 of the learning rate"
+    )
+    assert "500 tokens/s" in after
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((0, 0, 0, 0), None),
+        ((1, 0, 0, 1), "on the way: 1 update skipped, 1 rollback"),
+        ((2000, 3, 1, 2), "on the way: 2,000 updates skipped, 3 overflows of the gradient scaler, 1 spike of the "
+                          "loss, 2 rollbacks"),
+    ],
+)  # fmt: skip
+def test_the_end_counts_what_went_wrong(screen, counts, said):
+    progress, text = screen(is_terminal=False)
+    progress.on_end(EndFacts(100, "finished", 200.0, 100_000, 1.2, 3 << 30, 0.0, *counts))
+    lines = text.getvalue().splitlines()
+    assert lines[1:] == ([said] if said else [])
 
 
 def test_between_two_lines_of_a_file_ten_seconds_pass():

@@ -1,0 +1,87 @@
+"""The flight recorder: when a row of faults begins, it writes down the step that began it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pellucid.data.loader import TensorBatch
+from pellucid.errors import StorageError
+from pellucid.runtime.files import remove_leftovers
+from pellucid.train.bundle import BUNDLES, Bundle
+from pellucid.train.origin import find_origin
+from pellucid.train.plan import Plan
+from pellucid.train.step import Outcome, Updater
+
+Record = Callable[[Sequence[TensorBatch], Outcome, float, float], Path | None]
+"""Writes down an update that was skipped: its batch, outcome, rate and progress. Gives where it lies."""
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Called after an update that was skipped, while the weights are still those before it."""
+
+    run: Path
+    update: Updater
+    plan: Callable[[], Plan]
+    """The plan as it is now: a run that is short of memory makes its micro-batches smaller."""
+    environment: Mapping[str, Any]
+    console: Console
+
+    def __call__(
+        self, batch: Sequence[TensorBatch], outcome: Outcome, lr: float, progress: float
+    ) -> Path | None:
+        """Write a bundle of the step just made, in place of the oldest where there are enough; returns where.
+
+        None where the config wants none or the disk has no room, which is no reason to end the run.
+        """
+        plan, state = self.plan(), self.update.state
+        keep = plan.config.train.guard.max_bundles
+        if keep == 0:
+            return None
+        path = self.run / BUNDLES / f"step-{state.step:08d}"
+        pieces = [piece for micro in batch for piece in micro.split(plan.micro_batch)]
+        origin = find_origin(self.update, pieces, state.step - 1, compiled=plan.compiled)
+        bundle = Bundle(
+            config=plan.config,
+            weights=dict(state.model.named_parameters()),
+            batch=pieces,
+            step=state.step - 1,
+            lr=lr,
+            progress=progress,
+            scaler=self._scaler_before(outcome),
+            loss=outcome.loss,
+            grad_norm=outcome.grad_norm,
+            origin=asdict(origin) if origin else None,
+            environment=self.environment,
+        )
+        self._make_room(path, keep)
+        try:
+            bundle.write(path)
+        except StorageError as error:
+            self.console.print(f"the step was not recorded: {error}", style="yellow")
+            return None
+        return path
+
+    def _scaler_before(self, outcome: Outcome) -> dict[str, Any] | None:
+        """The gradient scaler's values as they were: it has come down since, if the gradient overflowed."""
+        scaler = self.update.state.scaler
+        if scaler is None:
+            return None
+        values: dict[str, Any] = scaler.state_dict()
+        if not math.isfinite(outcome.grad_norm):
+            values["scale"] /= values["backoff_factor"]
+        return values
+
+    def _make_room(self, path: Path, keep: int) -> None:
+        """Remove all but the newest `keep` - 1 bundles, and an earlier one of the same step."""
+        remove_leftovers(path.parent)
+        others = sorted(p for p in path.parent.glob("step-*") if p != path)
+        for old in [path, *others[: max(0, len(others) - keep + 1)]]:
+            shutil.rmtree(old, ignore_errors=True)

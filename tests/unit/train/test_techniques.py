@@ -1,0 +1,111 @@
+"""What makes training faster changes no more than rounding, is chosen by the device, and can be turned off."""
+
+import pytest
+import torch
+
+from pellucid.model.linear import Linear
+from pellucid.runtime.device import Device, choose_device
+from pellucid.runtime.precision import choose_precision
+from pellucid.train import techniques
+from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.opening import open_data, plan_run
+from pellucid.train.session import build_model, build_state, build_updater
+from pellucid.train.techniques import LOSS_TILE, Techniques
+
+
+def device(kind):
+    return Device(kind, "for tests", has_bf16=kind != "mps", can_compile=False, compile_reason="for tests")
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "on"),
+    [
+        ("cpu", "bf16", {"tiled_loss", "contiguous_gradients", "kept_memory"}),
+        ("cpu", "fp32", {"tiled_loss", "kept_memory"}),
+        ("cuda", "bf16", set()),
+        ("mps", "fp32", set()),
+    ],
+)
+def test_what_is_left_out_is_chosen_for_the_device(kind, precision, on, monkeypatch):
+    monkeypatch.setattr(techniques, "can_keep_memory", lambda: True)
+    resolved = Techniques().resolved(choose_precision(precision, device(kind)))
+    assert {name for name, is_on in resolved if is_on} == on
+    assert all(is_on is not None for _, is_on in resolved)
+
+
+def test_another_c_library_keeps_no_memory_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(techniques, "can_keep_memory", lambda: False)
+    resolved = Techniques().resolved(choose_precision("fp32", device("cpu")))
+    assert resolved.kept_memory is False
+    assert resolved.line == "techniques: tiled loss (off: contiguous gradients, kept memory)"
+
+
+def test_what_is_asked_for_is_kept():
+    asked = Techniques(tiled_loss=False, contiguous_gradients=True, kept_memory=False)
+    assert asked.resolved(choose_precision("fp32", device("cpu"))) == asked
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "train.techniques.tiled_loss=false",
+        "train.techniques.contiguous_gradients=false",
+        "model.attention.kernel=sdpa",
+    ],
+)
+def test_the_plain_way_has_the_same_losses_to_rounding(train_tiny, change):
+    """In bf16, whose numbers have 8 bits: a loss of 3 nats is kept to 0.01 over twenty updates."""
+    same = ("train.precision=bf16", "train.steps=20")
+    fast, plain = (losses_of(train_tiny(*same, *words)) for words in ((), (change,)))
+    assert fast == pytest.approx(plain, abs=1e-2)
+
+
+def losses_of(result):
+    return [f["loss"] for f in read_facts(result.directory / "metrics.jsonl") if f["event"] == "step"]
+
+
+def test_a_run_is_built_with_what_was_chosen(tiny_config):
+    for words, on in (("true", True), ("false", False)):
+        config = tiny_config(
+            *(f"train.techniques.{n}={words}" for n in ("tiled_loss", "contiguous_gradients"))
+        )
+        plan, _ = plan_run(config, open_data(config), choose_device("cpu"))
+        model = build_model(plan)
+        flags = {module.contiguous_gradient for module in model.modules() if isinstance(module, Linear)}
+        assert flags == {on}
+        assert build_updater(plan, model, build_state(plan, model)).loss.tile_ids == (
+            LOSS_TILE if on else None
+        )
+
+
+def test_kept_memory_changes_no_bit(train_tiny):
+    kept, given_back = (train_tiny(f"train.techniques.kept_memory={word}") for word in ("true", "false"))
+    assert losses_of(kept) == losses_of(given_back)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(5, 8), (2, 3, 8)])
+def test_a_contiguous_gradient_is_the_gradient(bias, shape):
+    torch.manual_seed(0)
+    plain, layer = (Linear(8, 4, bias=bias) for _ in range(2))
+    layer.load_state_dict(plain.state_dict())
+    layer.contiguous_gradient = True
+    x = torch.randn(shape)
+    gradients = []
+    for each in (plain, layer):
+        inputs = x.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = each(inputs)
+        y.float().square().sum().backward()
+        gradients.append([y.detach(), inputs.grad, *(p.grad for p in each.parameters())])
+    for one, other in zip(*gradients, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
+
+
+def test_outside_autocast_a_linear_layer_is_torchs():
+    torch.manual_seed(0)
+    layer = Linear(8, 4)
+    layer.contiguous_gradient = True
+    x = torch.randn(3, 8)
+    assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
