@@ -68,6 +68,19 @@ RUNS: dict[str, Preset] = {
         "the full mode: 124M parameters, GPT-2 vocabulary", "runs.sota:sota_125m", "sota-16m"
     ),
     "sota-250m": Preset("254M parameters, GPT-2 vocabulary", "runs.sota:sota_250m", "sota-16m"),
+    "sota-16m-classic": Preset(
+        "16M parameters by the classic recipe, beside sota-16m", "runs.sota:sota_16m_classic", "quick"
+    ),
+    "sota-125m-classic": Preset(
+        "124M parameters by the classic recipe: dropout, smoothed labels, 100K steps",
+        "runs.sota:sota_125m_classic",
+        "sota-16m-classic",
+    ),
+    "translation-base": Preset(
+        "138M parameters, encoder-decoder, for pairs of texts; give data.path",
+        "runs.translation:translation_base",
+        "pairs-quick",
+    ),
 }
 
 MODELS: dict[str, Preset] = {

@@ -284,6 +284,55 @@ def test_sota_16m_runs_a_thousand_steps():
     assert run_preset("sota-16m").train.steps == 1000
 
 
+@pytest.mark.parametrize(
+    ("name", "beside", "steps", "warmup"),
+    [("sota-125m-classic", "sota-125m", 100_000, 4000), ("sota-16m-classic", "sota-16m", 1000, 40)],
+)
+def test_the_classic_recipe_is_exactly_this_and_all_else_the_default_one(name, beside, steps, warmup):
+    run, default = run_preset(name), run_preset(beside)
+    train, optimizer, schedule = run.train, run.train.optimizer, run.train.schedule
+    assert (train.lr, train.steps, train.label_smoothing) == (1e-3, steps, 0.1)
+    assert (optimizer.kind, optimizer.beta1, optimizer.beta2) == ("adamw", 0.9, 0.98)
+    assert optimizer.weight_decay == 0.01
+    assert (schedule.kind, schedule.warmup_steps) == ("cosine", warmup)
+    assert (run.model.dropout, train.final_dropout) == (0.1, 0.0)
+    assert run.model.model_copy(update={"dropout": 0.0}) == default.model
+    assert run.data == default.data
+    same = {
+        "batch_tokens",
+        "seq_len",
+        "grad_clip",
+        "z_loss",
+        "seed",
+        "eval_every",
+        "eval_tokens",
+        "precision",
+    }
+    assert train.model_dump(include=same) == default.train.model_dump(include=same)
+
+
+def test_the_classic_quick_mode_is_the_classic_recipe_in_small():
+    assert run_preset("sota-125m-classic", quick=True) == run_preset("sota-16m-classic")
+    assert run_preset("sota-16m-classic").train.steps == run_preset("sota-16m").train.steps
+
+
+def test_translation_is_trained_as_the_first_transformer_was():
+    run = run_preset("translation-base")
+    train, optimizer, schedule = run.train, run.train.optimizer, run.train.schedule
+    assert (optimizer.kind, optimizer.beta1, optimizer.beta2) == ("adamw", 0.9, 0.98)
+    assert (optimizer.eps, optimizer.weight_decay) == (1e-9, 0.0)
+    assert (schedule.kind, schedule.warmup_steps) == ("inverse_sqrt", 4000)
+    assert (train.label_smoothing, run.model.dropout, run.data.objective.kind) == (0.1, 0.1, "paired")
+    rate = train.lr * schedule.factor(49_999, 0.5)
+    assert rate == pytest.approx(run.model.d_model**-0.5 * 50_000**-0.5, rel=0.01)
+
+
+def test_translation_can_begin_with_what_encdec_small_has_learned():
+    ours, theirs = run_preset("translation-base"), run_preset("encdec-small")
+    assert ours.model.model_copy(update={"dropout": 0.0}) == theirs.model
+    assert ours.data.tokenizer == theirs.data.tokenizer
+
+
 @pytest.mark.parametrize("name", ["debug", "quick", "encdec-quick", "shakespeare-char"])
 def test_the_small_runs_need_no_data_but_the_built_in_corpus(name):
     data = run_preset(name).data

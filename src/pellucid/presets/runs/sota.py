@@ -1,8 +1,13 @@
-"""The modern default with GPT-2's vocabulary. On the built-in corpus unless data.path names another."""
+"""The modern default with GPT-2's vocabulary. On the built-in corpus unless data.path names another.
+
+The classic ones are trained by the recipe that became common with the Transformer (smoothed labels, dropout, a long
+memory of squared gradients), to be compared with the default ones, which have none of these: the sibling of 16M
+parameters is the same in small, its warmup the same share of the run.
+"""
 
 from pellucid.data.config import DataConfig
 from pellucid.model import DecoderConfig
-from pellucid.optim import CosineConfig
+from pellucid.optim import AdamWConfig, CosineConfig
 from pellucid.presets.models import sota
 from pellucid.tokenizers import GPT2Config
 from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
@@ -18,6 +23,31 @@ def sota_125m() -> RunConfig:
 
 def sota_250m() -> RunConfig:
     return _run("sota-250m", sota.sota_250m(), steps=40_000, batch_tokens=131_072, lr=4e-4, warmup_steps=1000)
+
+
+def sota_125m_classic() -> RunConfig:
+    return _classic(sota_125m(), name="sota-125m-classic", steps=100_000, warmup_steps=4000)
+
+
+def sota_16m_classic() -> RunConfig:
+    return _classic(sota_16m(), name="sota-16m-classic", steps=1000, warmup_steps=40)
+
+
+def _classic(run: RunConfig, *, name: str, steps: int, warmup_steps: int) -> RunConfig:
+    recipe = {
+        "steps": steps,
+        "lr": 1e-3,
+        "optimizer": AdamWConfig(beta1=0.9, beta2=0.98, weight_decay=0.01),
+        "schedule": CosineConfig(warmup_steps=warmup_steps),
+        "label_smoothing": 0.1,
+        "final_dropout": 0.0,
+    }
+    return RunConfig(
+        model=run.model.model_copy(update={"dropout": 0.1}),
+        data=run.data,
+        train=TrainConfig.model_validate(dict(run.train) | recipe),
+        run=RunDirectoryConfig(name=name),
+    )
 
 
 def _run(
