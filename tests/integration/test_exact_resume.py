@@ -26,6 +26,7 @@ everything = (
     "model.dropout=0.1",
     "train.micro_batch=4",
     "train.activation_checkpointing=full",
+    "train.weight_average=0.9",
     "train.keep_checkpoints=1",
 )
 
@@ -57,7 +58,7 @@ def test_a_run_killed_at_a_random_moment_is_the_same_run(workdir, seed, capsys):
     ("words", "steps", "kills"),
     [
         pytest.param(eager, 80, 10, id="eager"),
-        pytest.param(everything, 60, 6, id="dropout, accumulation, recomputed activations"),
+        pytest.param(everything, 60, 6, id="dropout, accumulation, recomputed activations, averaged weights"),
         pytest.param(compiled, 60, 4, id="compiled bf16"),
     ],
 )

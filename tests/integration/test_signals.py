@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -42,3 +43,27 @@ def test_an_interrupted_run_is_saved_and_goes_on(
     assert f"from step {step['step']}" in capsys.readouterr().err
     whole = train_tiny(*words, f"train.steps={STEPS}").directory
     assert compare_runs(whole, log.parent) == []
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_long_evaluation_saves_at_once_and_leaves_the_evaluation_for_later(
+    tiny, start, wait_until, workdir, corpus
+):
+    (workdir / "long.txt").write_text(corpus.read_text(encoding="utf-8") * 100, encoding="utf-8")
+    words = ("data.path=long.txt", "data.val_fraction=0.9", "train.eval_tokens=", "train.weight_average=0.9")
+    process = start("train", *tiny, *words, "model.d_model=64", "model.num_layers=4")
+    log = workdir / "runs/debug-001/metrics.jsonl"
+    wait_until(lambda: (log.exists() and b'"step": 4' in log.read_bytes()) or process.poll() is not None)
+    time.sleep(0.1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    print(f"saved and gone {time.monotonic() - began:.2f} s after SIGTERM")
+
+    assert process.returncode == 128 + signal.SIGTERM
+    facts = list(read_facts(log))
+    assert [fact["event"] for fact in facts] == ["start", *["step"] * 4, "end"]
+    (saved,) = (log.parent / "checkpoints").iterdir()
+    checkpoint.verify(saved)
+    assert saved.name == "step-00000004"
+    assert checkpoint.load_train_values(saved)["evaluation_due"] is True

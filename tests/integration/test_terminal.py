@@ -1,4 +1,4 @@
-"""On a terminal: `pellucid train` offers quick and full, and `generate` takes turns. A real pseudo-terminal."""
+"""On a terminal: `pellucid train` offers quick, 16m and full, and `generate` takes turns. A real pseudo-terminal."""
 
 import os
 import re
@@ -69,9 +69,9 @@ def start_on(start, terminal, monkeypatch):
     return lambda *words: start(*words, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs)
 
 
-def test_train_offers_quick_and_full(start_on, terminal, corpus, workdir):
+def test_train_offers_quick_16m_and_full(start_on, terminal, corpus, workdir):
     process = start_on("train", *LITTLE, f"data.path={corpus}")
-    terminal.read_until(r"quick[\s\S]*full[\s\S]*\[quick/full\]", process)
+    terminal.read_until(r"quick[\s\S]*16m[\s\S]*full[\s\S]*\[quick/16m/full\]", process)
     assert not (workdir / "runs").exists()
     terminal.type("quick\r")
     terminal.read_until(r"next: pellucid generate runs/quick-001", process)
@@ -83,7 +83,7 @@ def test_train_offers_quick_and_full(start_on, terminal, corpus, workdir):
 @pytest.mark.parametrize("leave", ["Ctrl-C", "Ctrl-D"])
 def test_who_does_not_choose_trains_nothing(start_on, terminal, workdir, leave):
     process = start_on("train")
-    terminal.read_until(r"\[quick/full\]", process)
+    terminal.read_until(r"\[quick/16m/full\]", process)
     if leave == "Ctrl-D":
         terminal.type("\x04")
     else:

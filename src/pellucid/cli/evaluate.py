@@ -58,7 +58,15 @@ def evaluate(
         path, data=data, split=split, precision=precision, seq_len=seq_len, max_tokens=max_tokens
     )
     if json:
-        print_json({"checkpoint": str(path), "data": what, "precision": precision.name, **score.to_dict()})
+        print_json(
+            {
+                "checkpoint": str(path),
+                "is_averaged": checkpoint.is_averaged(path),
+                "data": what,
+                "precision": precision.name,
+                **score.to_dict(),
+            }
+        )
     else:
         Console(highlight=False, markup=False, soft_wrap=True).print(
             f"{what}: loss {score.loss:.4f} nats/token, perplexity {score.perplexity:.3f}, "

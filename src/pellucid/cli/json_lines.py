@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pellucid.cli.options import print_json
-from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts, StepFacts
+from pellucid.train.facts import EndFacts, EvaluationFacts, Request, RollbackFacts, StartFacts, StepFacts
 from pellucid.train.hooks import Hook
 
 
@@ -18,6 +18,9 @@ class JsonLines(Hook):
     def on_evaluation(self, facts: EvaluationFacts) -> Request:
         print_json(facts.to_dict())
         return Request.NOTHING
+
+    def on_rollback(self, facts: RollbackFacts) -> None:
+        print_json(facts.to_dict())
 
     def on_end(self, facts: EndFacts) -> None:
         print_json(facts.to_dict())

@@ -17,13 +17,16 @@ from typer.core import TyperGroup
 
 import pellucid
 from pellucid.cli import (
+    bench,
     config,
     data,
     demo,
+    doctor,
     evaluate,
     generate,
     plan,
     prepare,
+    replay,
     tokenizer,
     train,
     verify_resume,
@@ -71,7 +74,21 @@ app = typer.Typer(
     result_callback=_leave,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, train, generate, evaluate, prepare, data, tokenizer, plan, config, verify_resume):
+for module in (
+    demo,
+    train,
+    generate,
+    evaluate,
+    prepare,
+    data,
+    tokenizer,
+    plan,
+    config,
+    verify_resume,
+    replay,
+    bench,
+    doctor,
+):
     module.register(app)
 
 
@@ -109,7 +126,9 @@ def _run(words: list[str], *, shows_tracebacks: bool) -> int:
             traceback.print_exc()
         return _say(f"error: {error}", error.exit_status)
     except (MemoryError, RuntimeError) as error:
-        if shows_tracebacks or not _is_out_of_memory(error):
+        from pellucid.runtime.memory import is_out_of_memory
+
+        if shows_tracebacks or not is_out_of_memory(error):
             raise
         return _say(
             "error: out of memory; use a smaller model, lower train.micro_batch, or set "
@@ -117,15 +136,6 @@ def _run(words: list[str], *, shows_tracebacks: bool) -> int:
             1,
         )
     return 0
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python's own error, torch's for a GPU, or the plain RuntimeError of torch's CPU allocator."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator" in str(error)
-    )
 
 
 def _say(message: str, status: int) -> int:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pellucid.cli.json_lines import JsonLines
     from pellucid.train import RunConfig, RunResult
 
-FULL_MODE, QUICK_MODE = "sota-125m", "quick"
+MODES = {"quick": "quick", "16m": "sota-16m", "full": "sota-125m"}
+"""What is offered on a terminal, by the preset that it means."""
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +54,15 @@ def train(
     seed: Annotated[
         int | None, typer.Option("--seed", help="Short for train.seed=N.", show_default=False)
     ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N|auto",
+            help="Short for train.micro_batch=N; auto: the largest that fits. Tokens a step stay.",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> int:
@@ -63,7 +73,8 @@ def train(
     pellucid train sota-16m data.path=stories.txt train.steps=500
     pellucid train --resume runs/quick-001 train.steps=2000
     """
-    words = [*(words or []), *([f"train.seed={seed}"] if seed is not None else [])]
+    short = {"train.seed": seed, "train.micro_batch": batch}
+    words = [*(words or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
     console = message_console()
     if resume is not None:
         if config_file or quick or init or check or any("=" not in word for word in words):
@@ -76,7 +87,7 @@ def train(
     if check and init:
         raise ConfigError("--check looks at a run's fresh model; --init does not go with it")
     if not any("=" not in word for word in words) and config_file is None:
-        words, quick = ([QUICK_MODE, *words], False) if quick else ([_ask_mode(), *words], False)
+        words, quick = ([MODES["quick"], *words], False) if quick else ([_ask_mode(), *words], False)
     config = run_config(words, config_file=config_file, quick=quick)
     if check:
         return _check(config, device, console, json)
@@ -86,21 +97,22 @@ def train(
 
 
 def _ask_mode() -> str:
-    """Quick or full, asked on a terminal; anywhere else the preset must be named."""
+    """Quick, 16M or full, asked on a terminal; anywhere else the preset must be named."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         from pellucid.presets import RUNS
 
         raise ConfigError(f"name a preset, for example: pellucid train quick (presets: {', '.join(RUNS)})")
     try:
         answer = Prompt.ask(
-            "Train [bold]quick[/] (minutes, on any laptop) or [bold]full[/] (124M parameters, hours on a GPU)?",
-            choices=["quick", "full"],
+            "Train [bold]quick[/] (a byte-level model: minutes on any laptop), [bold]16m[/] (16M parameters, 1,000 "
+            "steps: tens of minutes on a laptop) or [bold]full[/] (124M parameters: hours on a GPU)?",
+            choices=list(MODES),
             default="quick",
             console=Console(stderr=True),
         )
     except EOFError:  # Ctrl-D
         raise KeyboardInterrupt from None
-    return {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
+    return MODES[answer]
 
 
 def _hooks(json: bool) -> list[JsonLines]:
@@ -112,6 +124,8 @@ def _hooks(json: bool) -> list[JsonLines]:
 
 
 def _finish(result: RunResult, json: bool) -> int:
+    if not result.is_main:
+        return 128 + result.signal if result.signal is not None else 0
     console = message_console()
     if result.signal is not None:
         console.print(f"saved; go on with: pellucid train --resume {result.directory}", style="bold")

@@ -108,7 +108,7 @@ def compare_runs(first: Path, second: Path) -> list[str]:
     last = [(layout.checkpoints(run) or [run])[-1] for run in (first, second)]
     if last[0].name != last[1].name:
         return [*found, f"last checkpoint: {last[0].name} against {last[1].name}"]
-    for name in (layout.MODEL, layout.TRAIN_TENSORS):
+    for name in (layout.MODEL, layout.AVERAGED, layout.TRAIN_TENSORS):
         if _digest(last[0] / name) != _digest(last[1] / name):
             found.append(f"{name}: the bytes differ")
     values = [json.loads((path / layout.TRAIN_VALUES).read_text(encoding="utf-8")) for path in last]
@@ -118,8 +118,8 @@ def compare_runs(first: Path, second: Path) -> list[str]:
     return found
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _command(arguments: Sequence[str], run: Path) -> list[str]:

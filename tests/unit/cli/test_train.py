@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pellucid.cli.train import FULL_MODE, QUICK_MODE
+from pellucid.cli.train import MODES
 
 
 def test_a_run_ends_with_a_sample_and_the_next_command(cli, tiny):
@@ -40,6 +40,27 @@ def test_json_is_one_fact_a_line_and_nothing_else(cli, tiny, workdir):
 def test_seed_is_short_for_the_key(cli, tiny, workdir):
     cli("train", *tiny, "--seed", 5)
     assert "\nseed = 5\n" in (workdir / "runs/debug-001/config.toml").read_text()
+
+
+@pytest.mark.parametrize(("batch", "micro_batch"), [(2, 2), ("auto", "auto")])
+def test_batch_is_short_for_the_micro_batch(cli, planned, tiny, batch, micro_batch):
+    assert cli("train", *tiny, "--batch", batch).status == 0
+    assert [config.train.micro_batch for config in planned] == [micro_batch]
+
+
+def test_a_batch_that_is_neither_a_number_nor_auto_is_refused(cli, tiny):
+    for word in ("most", 0, 1.5, "true"):
+        assert (
+            "train.micro_batch: must be a whole number more than 0, or 'auto', not"
+            in cli("train", *tiny, "--batch", word).error
+        )
+
+
+def test_auto_says_what_was_found(cli, tiny, workdir):
+    outcome = cli("train", *tiny, "--batch", "auto")
+    assert outcome.status == 0
+    assert "batch 128 tokens = 1 x 8 windows of 16 (auto: the whole batch)" in outcome.err
+    assert "\nmicro_batch = 8\n" in (workdir / "runs/debug-001/config.toml").read_text()
 
 
 def test_a_run_can_be_resumed_longer(cli, run_directory):
@@ -97,12 +118,12 @@ def planned(monkeypatch):
     return configs
 
 
-@pytest.mark.parametrize(("answer", "preset"), [("quick", "quick"), ("full", "sota-125m")])
+@pytest.mark.parametrize(
+    ("answer", "preset"), [("quick", "quick"), ("16m", "sota-16m"), ("full", "sota-125m")]
+)
 def test_on_a_terminal_the_answer_names_the_preset(cli, planned, monkeypatch, answer, preset):
     """tests/integration/test_terminal.py asks on a real one."""
-    monkeypatch.setattr(
-        "pellucid.cli.train._ask_mode", lambda: {"quick": QUICK_MODE, "full": FULL_MODE}[answer]
-    )
+    monkeypatch.setattr("pellucid.cli.train._ask_mode", lambda: MODES[answer])
     assert cli("train", "train.lr=0.5").status == 0
     assert [(config.run.name, config.train.lr) for config in planned] == [(preset, 0.5)]
 

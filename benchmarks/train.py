@@ -1,0 +1,395 @@
+"""How fast and how lean is training, beside the libraries that people train the same model with?
+
+Every variant is measured in rounds: A B C …, A B C …, each time in a fresh process with a few steps to warm up.
+Same width, depth, heads, vocabulary and batch of random ids for all, cross-entropy as each library's users compute
+it, gradients clipped to norm 1, one update a batch, no dropout. Our rows are `pellucid bench train --only …`; the
+peers' are `peers/training.py`, which says what its settings are. What is not installed is listed as such.
+
+    tokens/s    median over rounds of a round's median step, and the slowest and fastest round
+    ratio       to the first row's of the same round: median over rounds, lowest and highest
+    peak        resident memory of the process, the highest of all rounds
+    MFU         FLOPs of the model's matrix products a second, by the fastest matrix product of that dtype, which is
+                measured in every round too (median over rounds for a shape, the best of several shapes)
+    CPU         CPU time by wall time and thread: below 100 % something else held the process up
+    first step  seconds, kernels included: with an empty compile cache, and with the one of the round before
+
+    python benchmarks/train.py --size 22m --json benchmarks/results/train-22m.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+PEERS = Path(__file__).parent / "peers" / "training.py"
+REQUIREMENTS = "benchmarks/requirements.txt"
+LIBRARIES = ("pellucid", "torch", "transformers", "x-transformers", "litgpt", "numpy")
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape that all models of a run have in common, and how often it is measured unless asked otherwise."""
+
+    preset: str
+    """Ours, whose recipe decides what `pellucid train` would choose."""
+    d_model: int
+    num_layers: int
+    num_heads: int
+    d_ff: int
+    vocab_size: int
+    seq_len: int
+    batch: int
+    steps: int
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {name: value for name, value in asdict(self).items() if name not in ("preset", "steps")}
+
+    @property
+    def words(self) -> list[str]:
+        """Our run of this size, at the peers' constant learning rate."""
+        return [
+            self.preset,
+            f"model.d_model={self.d_model}",
+            f"model.num_layers={self.num_layers}",
+            f"model.num_heads={self.num_heads}",
+            f"model.feed_forward.d_ff={self.d_ff}",
+            f"model.vocab_size={self.vocab_size}",
+            f"model.max_seq_len={self.seq_len}",
+            f"train.seq_len={self.seq_len}",
+            f"train.batch_tokens={self.batch * self.seq_len}",
+            "train.lr=1e-3",
+            "train.schedule.kind=constant",
+            "train.schedule.warmup_steps=0",
+        ]
+
+
+SIZES = {
+    "22m": Size("tinystories-22m", 384, 8, 6, 1024, 21_504, 256, 8, steps=10),
+    "124m": Size("sota-125m", 768, 12, 12, 2048, 50_304, 512, 2, steps=4),
+    "tiny": Size("quick", 96, 2, 2, 256, 512, 32, 4, steps=3),  # to try the script out
+}
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A row of `pellucid bench train`, with some keys changed."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    row: str = "training"
+    package: str = "pellucid"
+
+    def command(self, size: Size, steps: int, device: str) -> list[str]:
+        words = [*size.words, *self.overrides, "--only", self.row, "--steps", str(steps), "--device", device]
+        return [sys.executable, "-m", "pellucid", "bench", "train", *words, "--json"]
+
+    @staticmethod
+    def read(output: str) -> Result:
+        return json.loads(output)["rows"][0]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model and a setting of peers/training.py."""
+
+    name: str
+    model: str
+    setting: str
+    package: str
+
+    def command(self, size: Size, steps: int, device: str) -> list[str]:
+        shape = [word for name, n in size.shape.items() for word in (f"--{name.replace('_', '-')}", str(n))]
+        chosen = ["--model", self.model, "--setting", self.setting, "--steps", str(steps)]
+        return [sys.executable, str(PEERS), *chosen, "--device", device, *shape]
+
+    @staticmethod
+    def read(output: str) -> Result:
+        return json.loads(output.splitlines()[-1])
+
+
+def peers(title: str, model: str, package: str, settings: dict[str, str]) -> list[Peer]:
+    return [Peer(f"{title}, {label}", model, setting, package) for label, setting in settings.items()]
+
+
+ALL = {"defaults": "default", "bf16": "bf16", "bf16 + compile + fused AdamW": "compiled"}
+ENDS = {label: setting for label, setting in ALL.items() if setting != "bf16"}
+
+VARIANTS: list[Ours | Peer] = [
+    *peers("transformers Llama", "llama", "transformers", ALL),
+    *peers("transformers GPT-2", "gpt2", "transformers", ALL),
+    *peers("nanoGPT style", "nanogpt", "torch", ALL),
+    *peers("x-transformers", "x-transformers", "x_transformers", ENDS),
+    *peers("litgpt", "litgpt", "litgpt", ENDS),
+    Ours("pellucid"),
+    Ours("pellucid, forward only", row="forward only"),
+    Ours("pellucid, activation checkpointing", row="activation checkpointing"),
+]
+
+SWITCHES: list[Ours | Peer] = [
+    Ours("pellucid, compile off", ("train.compile=false",)),
+    Ours("pellucid, fp32", ("train.precision=fp32",)),
+    Ours("pellucid, tiled loss off", ("train.techniques.tiled_loss=false",)),
+    Ours("pellucid, contiguous gradients off", ("train.techniques.contiguous_gradients=false",)),
+    Ours("pellucid, kept memory off", ("train.techniques.kept_memory=false",)),
+    Ours("pellucid, short attention off", ("model.attention.kernel=sdpa",)),
+]
+"""Our default with one choice of the device policy turned round: what that choice is worth. Asked for by --switches."""
+
+
+# One turn of one variant ------------------------------------------------------------------------------
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[str, str | None]:
+    """Standard output of a fresh process, and what was wrong where it failed."""
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, encoding="utf-8", check=False
+    )
+    if done.returncode == 0:
+        return done.stdout, None
+    said = done.stderr.strip().splitlines() or ["it said nothing"]
+    return "", f"status {done.returncode}: {said[-1]}"
+
+
+def measure_peaks_here(device_name: str) -> None:
+    """Print what matrix products reach at most, dtype → shape → FLOP/s."""
+    import torch
+
+    from pellucid.experiments.bench.peak import gemm_flops_per_s
+    from pellucid.runtime.device import choose_device
+
+    device = choose_device(device_name)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    print(json.dumps({name: gemm_flops_per_s(dtype, device) for name, dtype in dtypes.items()}))
+
+
+# All of them ------------------------------------------------------------------------------------------
+
+
+class Benchmark:
+    """Rounds of turns, and what has been found so far."""
+
+    def __init__(self, variants: list[Ours | Peer], size: Size, options: argparse.Namespace) -> None:
+        self.size, self.options = size, options
+        self.steps: int = options.steps or size.steps
+        self.variants = [v for v in variants if is_installed(v.package)]
+        self.absent = {v.name: f"not installed: see {REQUIREMENTS}" for v in variants}
+        for variant in self.variants:
+            del self.absent[variant.name]
+        self.turns: dict[str, list[Result]] = {variant.name: [] for variant in self.variants}
+        self.peaks: list[dict[str, dict[str, float]]] = []
+        self.load: list[dict[str, float]] = []
+
+    def round(self, scratch: Path) -> None:
+        before = os.getloadavg()[0]
+        self.peaks.append(self._peaks())
+        for variant in list(self.variants):
+            result, fault = self._turn(variant, scratch)
+            if fault:
+                self.absent[variant.name] = fault
+                self.variants.remove(variant)
+                del self.turns[variant.name]
+                continue
+            self.turns[variant.name].append(result)
+            print(f"  {variant.name}: {result['tokens_per_s']:,.0f} tokens/s", file=sys.stderr)
+        self.load.append({"before": before, "after": os.getloadavg()[0]})
+
+    def _turn(self, variant: Ours | Peer, scratch: Path) -> tuple[Result, str | None]:
+        cache = scratch / "".join(
+            c if c.isalnum() else "-" for c in variant.name
+        )  # so that each pays for its own
+        command = variant.command(self.size, self.steps, self.options.device)
+        output, fault = run(command, {**self._threads(), "TORCHINDUCTOR_CACHE_DIR": str(cache)})
+        return ({}, fault) if fault else (variant.read(output), None)
+
+    def _peaks(self) -> dict[str, dict[str, float]]:
+        command = [sys.executable, __file__, "--peaks-here", "--device", self.options.device]
+        output, fault = run(command, self._threads())
+        if fault:
+            sys.exit(f"matrix products could not be measured: {fault}")
+        return json.loads(output)
+
+    def _threads(self) -> dict[str, str]:
+        return {"OMP_NUM_THREADS": str(self.options.threads)}
+
+    def report(self) -> Result:
+        shapes = {dtype: list(of_shape) for dtype, of_shape in self.peaks[0].items()}
+        by_shape = {
+            dtype: {shape: statistics.median(turn[dtype][shape] for turn in self.peaks) for shape in names}
+            for dtype, names in shapes.items()
+        }
+        fastest = {dtype: max(of_shape.values()) for dtype, of_shape in by_shape.items()}
+        first = next(iter(self.turns.values()), [])
+        return {
+            "machine": describe_machine(self.options.threads) | {"load_by_round": self.load},
+            "settings": {
+                "size": self.options.size,
+                **self.size.shape,
+                "steps": self.steps,
+                "rounds": len(self.peaks),
+                "clipped_to_norm": 1.0,
+                "command": " ".join(["python", "benchmarks/train.py", *sys.argv[1:]]),
+            },
+            "peaks": {"flops_per_s": fastest, "by_shape": by_shape},
+            "rows": [
+                summarise(
+                    name,
+                    turns,
+                    first,
+                    fastest=fastest,
+                    batch_tokens=self.size.batch * self.size.seq_len,
+                    threads=self.options.threads,
+                )
+                for name, turns in self.turns.items()
+            ],
+            "not_measured": self.absent,
+        }
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def summarise(
+    name: str,
+    turns: list[Result],
+    first: list[Result],
+    *,
+    fastest: dict[str, float],
+    batch_tokens: int,
+    threads: int,
+) -> Result:
+    """One row over all rounds; `first` is the row that ratios are to."""
+    speeds = [turn["tokens_per_s"] for turn in turns]
+    ratios = [ours / base["tokens_per_s"] for ours, base in zip(speeds, first, strict=True)]
+    one, median = turns[0], statistics.median(speeds)
+    warm = [turn["first_step_s"] for turn in turns[1:]]
+    return {
+        "name": name,
+        "tokens_per_s": median,
+        "min_tokens_per_s": min(speeds),
+        "max_tokens_per_s": max(speeds),
+        "ms_per_step": 1e3 * batch_tokens / median,
+        "ratio": statistics.median(ratios),
+        "min_ratio": min(ratios),
+        "max_ratio": max(ratios),
+        "peak_rss_mib": max(turn["peak_rss_mib"] for turn in turns),
+        "mfu": median * one["flops_per_token"] / fastest[one["dtype"]],
+        "dtype": one["dtype"],
+        "parameters": one["parameters"],
+        "flops_per_token": one["flops_per_token"],
+        "cpu_share": statistics.median(turn["cpu_share"] for turn in turns) / threads,
+        "first_step_cold_s": one["first_step_s"],
+        "first_step_warm_s": statistics.median(warm) if warm else None,
+        "first_loss": one["first_loss"],
+        "last_loss": one["last_loss"],
+        "is_sane": all(math.isfinite(t["last_loss"]) and t["last_loss"] <= t["first_loss"] for t in turns),
+    }
+
+
+def describe_machine(threads: int) -> Result:
+    """What the numbers depend on besides the code."""
+    model, flags = platform.processor(), []
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        found = {key.strip(): value.strip() for key, value in fields.items()}
+        model = found.get("model name", model)
+        flags = [f for f in found.get("flags", "").split() if f.startswith(("amx", "avx"))]
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": model,
+        "cpu_flags": flags,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "libraries": {name: version_of(name) for name in LIBRARIES},
+    }
+
+
+def version_of(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def draw(report: Result) -> Table:
+    table = Table("", "tokens/s", "ratio", "peak MiB", "MFU", "CPU", "first step, s", "loss", "parameters")
+    for row in report["rows"]:
+        warm = row["first_step_warm_s"]
+        table.add_row(
+            row["name"],
+            f"{row['tokens_per_s']:,.0f} [{row['min_tokens_per_s']:,.0f} … {row['max_tokens_per_s']:,.0f}]",
+            f"{row['ratio']:.2f} [{row['min_ratio']:.2f} … {row['max_ratio']:.2f}]",
+            f"{row['peak_rss_mib']:,.0f}",
+            f"{row['mfu']:.0%} {row['dtype']}",
+            f"{row['cpu_share']:.0%}",
+            f"{row['first_step_cold_s']:.1f}" + ("" if warm is None else f" / {warm:.1f}"),
+            f"{row['first_loss']:.2f} → {row['last_loss']:.2f}" + ("" if row["is_sane"] else " !"),
+            f"{row['parameters'] / 1e6:.2f}M",
+        )
+    for name, reason in report["not_measured"].items():
+        table.add_row(name, reason)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="22m")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="measured steps of a turn (default: by size)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose name begins so")
+    parser.add_argument("--switches", action="store_true", help="also each of our choices turned round")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="every number, after each round; alone: printed"
+    )
+    parser.add_argument("--peaks-here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peaks_here:
+        measure_peaks_here(options.device)
+        return
+    variants = [*VARIANTS, *(SWITCHES if options.switches else [])]
+    if options.only:
+        variants = [v for v in [*VARIANTS, *SWITCHES] if v.name.startswith(tuple(options.only))]
+    benchmark, report = Benchmark(variants, SIZES[options.size], options), Result()
+    with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
+        for number in range(options.rounds):
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+            benchmark.round(Path(scratch))
+            report = benchmark.report()
+            if options.json not in (None, "-"):
+                Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if options.json == "-":
+        print(json.dumps(report, indent=2))
+        return
+    peaks = ", ".join(f"{dtype} {rate / 1e9:,.0f}" for dtype, rate in report["peaks"]["flops_per_s"].items())
+    print(f"fastest matrix products, GFLOP/s: {peaks}; load {[round(r['after'], 1) for r in benchmark.load]}")
+    Console(width=None if sys.stdout.isatty() else 160).print(draw(report))
+
+
+if __name__ == "__main__":
+    main()

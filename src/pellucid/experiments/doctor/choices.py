@@ -1,0 +1,57 @@
+"""What a run would use here, and why; and what of it is not deterministic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pellucid.model.kernels.short import LONGEST
+from pellucid.runtime.device import Device
+from pellucid.runtime.precision import Precision
+
+
+@dataclass(frozen=True)
+class Choice:
+    what: str
+    chosen: str
+    reason: str
+
+
+_ATTENTION = {
+    "cpu": (
+        f"batched products up to {LONGEST} tokens in bf16, else torch's fused kernel",
+        "the faster one for training at each length",
+    ),
+    "cuda": (
+        "torch's fused kernel (flash); FlexAttention for masks and soft-caps",
+        "the scores are never all in memory",
+    ),
+    "mps": ("torch's fused kernel", "what Metal has"),
+}
+_DETERMINISM = {
+    "cpu": (
+        "to the bit, for equal threads and versions",
+        "every operation used has a fixed order of sums; another number of threads sums in another order",
+    ),
+    "cuda": (
+        "asked of torch (deterministic algorithms, CUBLAS_WORKSPACE_CONFIG=:4096:8)",
+        "without a deterministic form: the backward pass of memory-efficient attention (dense masks, learned biases) "
+        "and float cumsum (sampling by top-p); torch warns where one is used",
+    ),
+    "mps": ("not promised", "torch documents no deterministic form of its Metal kernels"),
+}
+
+
+def choices(device: Device, precision: Precision) -> tuple[Choice, ...]:
+    """Device, number format, compiler, attention and determinism, each with its reason."""
+    return (
+        Choice("device", device.type, device.reason),
+        Choice("precision", precision.name, precision.reason),
+        Choice(
+            "TF32",
+            "off" if device.has_tf32 else "not here",
+            "train.tf32=true turns it on" if device.has_tf32 else "a format of NVIDIA GPUs from Ampere on",
+        ),
+        Choice("torch.compile", "in long runs" if device.can_compile else "off", device.compile_reason),
+        Choice("attention", *_ATTENTION[device.type]),
+        Choice("determinism", *_DETERMINISM[device.type]),
+    )
