@@ -11,6 +11,7 @@ import pytest
 from pellucid.cli.main import main
 from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
+from pellucid.experiments.doctor import NEVER_RUN
 from pellucid.model.stats import count_parameters, on_meta
 from pellucid.presets import RUNS, run_preset
 
@@ -30,6 +31,12 @@ def test_readme_commands_run(
     for line in commands:
         status = main(shlex.split(line, comments=True)[1:])
         assert status == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+def test_readme_says_what_has_never_been_run() -> None:
+    """In the words of `pellucid doctor`."""
+    for words in NEVER_RUN:
+        assert f"- {words}." in README
 
 
 def test_readme_make_targets_exist() -> None:
