@@ -96,7 +96,7 @@ class RunDirectory:
     def read_environment(self) -> dict[str, Any]:
         try:
             return json.loads(self.file(ENVIRONMENT).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except ValueError as error:
             raise ResumeError(

@@ -103,7 +103,7 @@ def test_too_little_text(cli, tiny, files, more, words):
         (["debug", "model.norm.kind=layernrom"], ["model.norm.kind", "did you mean 'layernorm'", "rmsnorm"]),
         (["debug", "model.position.kind=alibo"], ["model.position.kind", "'alibo'", "rope", "learned"]),
         (["debug", "data.tokenizer=gtp2"], ["data.tokenizer", "'gtp2'", "did you mean 'gpt2'", "byte"]),
-        (["debug", "train.optimizer.kind=sgd"], ["train.optimizer.kind", "'sgd'", "adamw"]),
+        (["debug", "train.optimizer.kind=lion"], ["train.optimizer.kind", "'lion'", "adamw"]),
         (["debug", "model.position.theta=500", "model.position.kind=learned"],
          ["model.position.kind=learned", "would drop model.position.theta", "first"]),
         (["debug", "model.position.kind=learned", "model.position.theta=500"],
@@ -222,7 +222,7 @@ def test_a_full_disk_is_noticed_before_training(cli, tiny, run_directory, monkey
 
 def test_a_disk_that_fills_up_while_training_loses_nothing(cli, tiny, run_directory, workdir, monkeypatch):
     """It has room for the start; then another process takes it."""
-    rooms = iter([10**12, 10**12])
+    rooms = iter([10**12] * 3)  # before the start; before the first save, and in it
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": next(rooms, 1000)})())
     message = cli("train", *tiny, "run.dir=filling").error
     assert "a checkpoint needs" in message

@@ -4,6 +4,7 @@ import pytest
 
 from pellucid.cli.options import run_config
 from pellucid.errors import ConfigError
+from pellucid.optim import ConstantConfig
 from pellucid.presets import run_preset
 
 
@@ -62,4 +63,4 @@ def test_a_fault_of_the_file_is_named_as_the_files(file):
 
 def test_a_kind_in_the_file_resets_that_table_of_the_preset(file):
     config = run_config(["debug"], config_file=file("[train.schedule]\nkind = 'constant'"))
-    assert config.train.schedule.warmup_steps == 100  # its own default, not the preset's 10
+    assert config.train.schedule == ConstantConfig()  # its own default, not the preset's 10 steps of warmup
