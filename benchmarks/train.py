@@ -6,12 +6,15 @@ it, gradients clipped to norm 1, one update a batch, no dropout. Our rows are `p
 peers' are `peers/training.py`, which says what its settings are. What is not installed is listed as such.
 
     tokens/s    median over rounds of a round's median step, and the slowest and fastest round
-    ratio       to the first row's of the same round: median over rounds, lowest and highest
+    ratio       to the base's of the same round: median over rounds, lowest and highest. The base is the first row asked
+                for that trains; where it cannot be measured there are no ratios, and a forward pass alone has none
     peak        resident memory of the process, the highest of all rounds
     MFU         FLOPs of the model's matrix products a second, by the fastest matrix product of that dtype, which is
-                measured in every round too (median over rounds for a shape, the best of several shapes)
+                measured in every round too (the best of all rounds and of several shapes)
     CPU         CPU time by wall time and thread: below 100 % something else held the process up
     first step  seconds, kernels included: with an empty compile cache, and with the one of the round before
+
+The exit status is 1 if something that is installed could not be measured.
 
     python benchmarks/train.py --size 22m --json benchmarks/results/train-22m.json
 """
@@ -31,11 +34,14 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+from pellucid.cli.main import SPIN_COUNT
 
 PEERS = Path(__file__).parent / "peers" / "training.py"
 REQUIREMENTS = "benchmarks/requirements.txt"
@@ -98,6 +104,11 @@ class Ours:
     row: str = "training"
     package: str = "pellucid"
 
+    @property
+    def is_training(self) -> bool:
+        """Whether a step is a whole update, which alone can be set beside another's."""
+        return self.row != "forward only"
+
     def command(self, size: Size, steps: int, device: str) -> list[str]:
         words = [*size.words, *self.overrides, "--only", self.row, "--steps", str(steps), "--device", device]
         return [sys.executable, "-m", "pellucid", "bench", "train", *words, "--json"]
@@ -115,6 +126,7 @@ class Peer:
     model: str
     setting: str
     package: str
+    is_training: ClassVar = True
 
     def command(self, size: Size, steps: int, device: str) -> list[str]:
         shape = [word for name, n in size.shape.items() for word in (f"--{name.replace('_', '-')}", str(n))]
@@ -165,8 +177,22 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[str, str | Non
     )
     if done.returncode == 0:
         return done.stdout, None
-    said = done.stderr.strip().splitlines() or ["it said nothing"]
-    return "", f"status {done.returncode}: {said[-1]}"
+    return "", f"status {done.returncode}: {what_happened(done.stderr)}"
+
+
+def what_happened(stderr: str) -> str:
+    """The line that names the error: the one under the last traceback, or our command's own; else the last.
+
+    torch's compiler says more after it, ending with a hint about its environment variables.
+    """
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    starts = [index for index, line in enumerate(lines) if line.startswith("Traceback ")]
+    if starts:
+        after = [line for line in lines[starts[-1] + 1 :] if not line[0].isspace()]
+        # "backend='inductor' raised:" has what was raised in the next line
+        return " ".join(after[: 2 if after[0].endswith(":") else 1]) if after else lines[-1]
+    ours = [line for line in lines if line.startswith("error: ")]
+    return (ours or lines or ["it said nothing"])[-1]
 
 
 def measure_peaks_here(device_name: str) -> None:
@@ -190,10 +216,17 @@ class Benchmark:
     def __init__(self, variants: list[Ours | Peer], size: Size, options: argparse.Namespace) -> None:
         self.size, self.options = size, options
         self.steps: int = options.steps or size.steps
+        self.base = next((v.name for v in variants if v.is_training), None)
+        self.environment = {
+            "OMP_NUM_THREADS": str(options.threads),
+            # Our command sets it for itself; with libgomp's own, the peers would wait in another way.
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT),
+        }
         self.variants = [v for v in variants if is_installed(v.package)]
-        self.absent = {v.name: f"not installed: see {REQUIREMENTS}" for v in variants}
-        for variant in self.variants:
-            del self.absent[variant.name]
+        self.absent = {
+            v.name: f"not installed: see {REQUIREMENTS}" for v in variants if v not in self.variants
+        }
+        self.failed: dict[str, str] = {}
         self.turns: dict[str, list[Result]] = {variant.name: [] for variant in self.variants}
         self.peaks: list[dict[str, dict[str, float]]] = []
         self.load: list[dict[str, float]] = []
@@ -204,7 +237,7 @@ class Benchmark:
         for variant in list(self.variants):
             result, fault = self._turn(variant, scratch)
             if fault:
-                self.absent[variant.name] = fault
+                self.failed[variant.name] = fault
                 self.variants.remove(variant)
                 del self.turns[variant.name]
                 continue
@@ -217,27 +250,24 @@ class Benchmark:
             c if c.isalnum() else "-" for c in variant.name
         )  # so that each pays for its own
         command = variant.command(self.size, self.steps, self.options.device)
-        output, fault = run(command, {**self._threads(), "TORCHINDUCTOR_CACHE_DIR": str(cache)})
+        output, fault = run(command, {**self.environment, "TORCHINDUCTOR_CACHE_DIR": str(cache)})
         return ({}, fault) if fault else (variant.read(output), None)
 
     def _peaks(self) -> dict[str, dict[str, float]]:
         command = [sys.executable, __file__, "--peaks-here", "--device", self.options.device]
-        output, fault = run(command, self._threads())
+        output, fault = run(command, self.environment)
         if fault:
             sys.exit(f"matrix products could not be measured: {fault}")
         return json.loads(output)
 
-    def _threads(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(self.options.threads)}
-
     def report(self) -> Result:
         shapes = {dtype: list(of_shape) for dtype, of_shape in self.peaks[0].items()}
         by_shape = {
-            dtype: {shape: statistics.median(turn[dtype][shape] for turn in self.peaks) for shape in names}
+            dtype: {shape: max(turn[dtype][shape] for turn in self.peaks) for shape in names}
             for dtype, names in shapes.items()
         }
         fastest = {dtype: max(of_shape.values()) for dtype, of_shape in by_shape.items()}
-        first = next(iter(self.turns.values()), [])
+        base = self.turns.get(self.base) if self.base else None
         return {
             "machine": describe_machine(self.options.threads) | {"load_by_round": self.load},
             "settings": {
@@ -246,21 +276,23 @@ class Benchmark:
                 "steps": self.steps,
                 "rounds": len(self.peaks),
                 "clipped_to_norm": 1.0,
+                "base": self.base,
+                "environment": self.environment,
                 "command": " ".join(["python", "benchmarks/train.py", *sys.argv[1:]]),
             },
             "peaks": {"flops_per_s": fastest, "by_shape": by_shape},
             "rows": [
                 summarise(
-                    name,
-                    turns,
-                    first,
+                    variant.name,
+                    self.turns[variant.name],
+                    base if variant.is_training else None,
                     fastest=fastest,
                     batch_tokens=self.size.batch * self.size.seq_len,
                     threads=self.options.threads,
                 )
-                for name, turns in self.turns.items()
+                for variant in self.variants
             ],
-            "not_measured": self.absent,
+            "not_measured": self.absent | self.failed,
         }
 
 
@@ -271,15 +303,15 @@ def is_installed(package: str) -> bool:
 def summarise(
     name: str,
     turns: list[Result],
-    first: list[Result],
+    base: list[Result] | None,
     *,
     fastest: dict[str, float],
     batch_tokens: int,
     threads: int,
 ) -> Result:
-    """One row over all rounds; `first` is the row that ratios are to."""
+    """One row over all rounds; `base` is what its ratios are to, if it has any."""
     speeds = [turn["tokens_per_s"] for turn in turns]
-    ratios = [ours / base["tokens_per_s"] for ours, base in zip(speeds, first, strict=True)]
+    ratios = [speed / turn["tokens_per_s"] for speed, turn in zip(speeds, base or [], strict=bool(base))]
     one, median = turns[0], statistics.median(speeds)
     warm = [turn["first_step_s"] for turn in turns[1:]]
     return {
@@ -288,9 +320,9 @@ def summarise(
         "min_tokens_per_s": min(speeds),
         "max_tokens_per_s": max(speeds),
         "ms_per_step": 1e3 * batch_tokens / median,
-        "ratio": statistics.median(ratios),
-        "min_ratio": min(ratios),
-        "max_ratio": max(ratios),
+        "ratio": statistics.median(ratios) if ratios else None,
+        "min_ratio": min(ratios, default=None),
+        "max_ratio": max(ratios, default=None),
         "peak_rss_mib": max(turn["peak_rss_mib"] for turn in turns),
         "mfu": median * one["flops_per_token"] / fastest[one["dtype"]],
         "dtype": one["dtype"],
@@ -336,11 +368,11 @@ def version_of(library: str) -> str | None:
 def draw(report: Result) -> Table:
     table = Table("", "tokens/s", "ratio", "peak MiB", "MFU", "CPU", "first step, s", "loss", "parameters")
     for row in report["rows"]:
-        warm = row["first_step_warm_s"]
+        ratio, warm = row["ratio"], row["first_step_warm_s"]
         table.add_row(
             row["name"],
             f"{row['tokens_per_s']:,.0f} [{row['min_tokens_per_s']:,.0f} … {row['max_tokens_per_s']:,.0f}]",
-            f"{row['ratio']:.2f} [{row['min_ratio']:.2f} … {row['max_ratio']:.2f}]",
+            "" if ratio is None else f"{ratio:.2f} [{row['min_ratio']:.2f} … {row['max_ratio']:.2f}]",
             f"{row['peak_rss_mib']:,.0f}",
             f"{row['mfu']:.0%} {row['dtype']}",
             f"{row['cpu_share']:.0%}",
@@ -349,11 +381,11 @@ def draw(report: Result) -> Table:
             f"{row['parameters'] / 1e6:.2f}M",
         )
     for name, reason in report["not_measured"].items():
-        table.add_row(name, reason)
+        table.add_row(name, escape(reason))
     return table
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -371,7 +403,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.peaks_here:
         measure_peaks_here(options.device)
-        return
+        return 0
     variants = [*VARIANTS, *(SWITCHES if options.switches else [])]
     if options.only:
         variants = [v for v in [*VARIANTS, *SWITCHES] if v.name.startswith(tuple(options.only))]
@@ -383,13 +415,15 @@ def main() -> None:
             report = benchmark.report()
             if options.json not in (None, "-"):
                 Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    status = 1 if benchmark.failed else 0
     if options.json == "-":
         print(json.dumps(report, indent=2))
-        return
+        return status
     peaks = ", ".join(f"{dtype} {rate / 1e9:,.0f}" for dtype, rate in report["peaks"]["flops_per_s"].items())
     print(f"fastest matrix products, GFLOP/s: {peaks}; load {[round(r['after'], 1) for r in benchmark.load]}")
     Console(width=None if sys.stdout.isatty() else 160).print(draw(report))
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

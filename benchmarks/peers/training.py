@@ -145,7 +145,7 @@ def litgpt(shape: Shape, setting: str) -> tuple[nn.Module, Loss]:
             nn.init.normal_(module.weight, std=0.02)
     model.lm_head.weight = model.transformer.wte.weight
     called = maybe_compiled(model, setting)
-    return model, lambda ids, targets: chunked_cross_entropy(called(ids), targets, chunk_size=0)
+    return model, lambda ids, targets: chunked_cross_entropy(called(ids), targets)
 
 
 MODELS = {

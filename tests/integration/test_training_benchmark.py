@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_a_peer_of_our_shape_has_our_parameters_and_flops(peers, shape):
 
 
 @pytest.mark.slow
-def test_the_benchmark_gives_rows_with_ratios_to_the_first(tmp_path):
+def test_the_benchmark_gives_rows_with_ratios_to_the_base(tmp_path):
     rows_wanted = ["nanoGPT style, defaults", "pellucid, forward only"]
     command = [
         sys.executable,
@@ -76,10 +77,9 @@ def test_the_benchmark_gives_rows_with_ratios_to_the_first(tmp_path):
         [*command, "--only", *rows_wanted, "--json"], cwd=tmp_path, capture_output=True, check=True
     )
     report = json.loads(done.stdout)
-    first, forward = report["rows"]
-    assert [first["name"], forward["name"]] == ["nanoGPT style, defaults", "pellucid, forward only"]
-    assert first["ratio"] == 1
-    assert forward["ratio"] == pytest.approx(forward["tokens_per_s"] / first["tokens_per_s"])
+    base, forward = report["rows"]
+    assert base["name"] == report["settings"]["base"] == "nanoGPT style, defaults"
+    assert (base["ratio"], forward["ratio"]) == (1, None)
     assert all(row["is_sane"] and row["mfu"] > 0 and row["peak_rss_mib"] > 50 for row in report["rows"])
     assert set(report["peaks"]["flops_per_s"]) == {"fp32", "bf16"}
     assert len(report["machine"]["load_by_round"]) == report["settings"]["rounds"] == 1
@@ -96,20 +96,20 @@ def benchmark():
     del sys.modules[spec.name]
 
 
-def test_ratios_are_taken_round_by_round(benchmark):
-    def turns(*speeds):
-        same = {
-            "peak_rss_mib": 100.0,
-            "flops_per_token": 5.0,
-            "dtype": "fp32",
-            "parameters": 7,
-            "cpu_share": 1.0,
-        }
-        return [
-            {**same, "tokens_per_s": s, "first_step_s": s, "first_loss": 2.0, "last_loss": 1.0}
-            for s in speeds
-        ]
+def turns(*speeds):
+    same = {
+        "peak_rss_mib": 100.0,
+        "flops_per_token": 5.0,
+        "dtype": "fp32",
+        "parameters": 7,
+        "cpu_share": 1.0,
+    }
+    return [
+        {**same, "tokens_per_s": s, "first_step_s": s, "first_loss": 2.0, "last_loss": 1.0} for s in speeds
+    ]
 
+
+def test_ratios_are_taken_round_by_round(benchmark):
     base, other = turns(10.0, 40.0, 20.0), turns(30.0, 40.0, 40.0)
     row = benchmark.summarise("x", other, base, fastest={"fp32": 800.0}, batch_tokens=80, threads=1)
     assert (row["min_ratio"], row["ratio"], row["max_ratio"]) == (1.0, 2.0, 3.0)
@@ -135,9 +135,103 @@ def test_a_loss_that_rose_or_is_none_is_marked(benchmark):
     assert [is_sane(1.9), is_sane(2.1), is_sane(float("nan"))] == [True, False, False]
 
 
-def test_what_is_not_installed_is_listed_with_the_words_that_install_it(benchmark):
+def test_what_is_not_installed_is_listed_with_where_its_installation_is_described(benchmark):
     options = benchmark.argparse.Namespace(size="tiny", steps=None, threads=1, device="cpu")
     absent = benchmark.Peer("nobody's, defaults", "llama", "default", "no_such_package")
     found = benchmark.Benchmark([absent, benchmark.Ours("pellucid")], benchmark.SIZES["tiny"], options)
-    assert found.absent == {"nobody's, defaults": "not installed: pip install -r benchmarks/requirements.txt"}
+    assert found.absent == {"nobody's, defaults": "not installed: see benchmarks/requirements.txt"}
     assert [variant.name for variant in found.variants] == ["pellucid"]
+
+
+@dataclass(frozen=True)
+class Said:
+    """A variant whose process prints something, or fails."""
+
+    name: str
+    code: str
+    is_training: bool = True
+    package: str = "pellucid"
+
+    def command(self, size, steps, device):
+        return [sys.executable, "-c", self.code]
+
+    @staticmethod
+    def read(output):
+        return json.loads(output)
+
+
+@pytest.fixture
+def play(benchmark, monkeypatch, tmp_path):
+    """The report of one round of variants, with matrix products of a given rate in each of some rounds."""
+
+    def play(*variants, rates=(800.0,)):
+        options = benchmark.argparse.Namespace(size="tiny", steps=None, threads=2, device="cpu")
+        played = benchmark.Benchmark(list(variants), benchmark.SIZES["tiny"], options)
+        for rate in rates:
+            monkeypatch.setattr(played, "_peaks", lambda rate=rate: {"fp32": {"1x1x1": rate}})
+            played.round(tmp_path)
+        return played.report()
+
+    return play
+
+
+def good(name, speed, **more):
+    return Said(name, f"print({json.dumps(turns(speed)[0])!r})", **more)
+
+
+def test_without_its_base_no_row_has_a_ratio(benchmark, play):
+    report = play(Said("first", "raise OSError('gone')"), good("second", 10.0), good("third", 20.0))
+    assert report["settings"]["base"] == "first"
+    assert report["not_measured"] == {"first": "status 1: OSError: gone"}
+    assert [row["ratio"] for row in report["rows"]] == [None, None]
+    assert benchmark.draw(report).row_count == 3
+
+
+def test_a_forward_pass_has_no_ratio_and_is_no_base(benchmark, play):
+    report = play(good("scoring", 10.0, is_training=False), good("training", 20.0))
+    assert report["settings"]["base"] == "training"
+    assert [row["ratio"] for row in report["rows"]] == [None, 1.0]
+    assert [v.name for v in benchmark.VARIANTS if not v.is_training] == ["pellucid, forward only"]
+
+
+def test_the_peak_is_the_best_of_all_rounds(play):
+    report = play(good("x", 40.0), rates=(500.0, 800.0, 700.0))
+    assert report["peaks"] == {"flops_per_s": {"fp32": 800.0}, "by_shape": {"fp32": {"1x1x1": 800.0}}}
+    assert report["rows"][0]["mfu"] == 0.25
+
+
+def test_every_process_has_the_same_threads_that_wait_in_the_same_way(benchmark, play, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    words = "OMP_NUM_THREADS", "GOMP_SPINCOUNT"
+    report = play(Said("x", f"import os, sys; sys.exit(str([os.environ[w] for w in {words}]))"))
+    assert report["not_measured"] == {"x": "status 1: ['2', '1000']"}
+    assert report["settings"]["environment"] == dict(zip(words, ("2", "1000"), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("raise OSError", 1), (f"print({json.dumps(turns(1.0)[0])!r})", 0)]
+)
+def test_the_exit_status_says_whether_what_is_installed_was_measured(benchmark, monkeypatch, code, status):
+    monkeypatch.setattr(benchmark, "VARIANTS", [Said("x", code), Said("y", "", package="no_such_package")])
+    monkeypatch.setattr(benchmark.Benchmark, "_peaks", lambda _: {"fp32": {"1x1x1": 1.0}})
+    monkeypatch.setattr(sys, "argv", ["train.py", "--size", "tiny", "--rounds", "1"])
+    assert benchmark.main() == status
+
+
+HINT = "\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("Traceback (most recent call last):\n  File\nE: one" + HINT, "E: one"),
+        ("Traceback (most\n  a\nE: one\n\nDuring\n\nTraceback (most\n  b\nF: two\n  more" + HINT, "F: two"),
+        ("Traceback (most\n  a\nF: b='c' raised:\nE: one" + HINT, "F: b='c' raised: E: one"),
+        ("a warning\nerror: no such key\nmore about it\n", "error: no such key"),
+        ("usage: x\nx: error: no such option\n", "x: error: no such option"),
+        ("", "it said nothing"),
+    ],
+    ids=["one", "chained", "in two lines", "ours", "argparse", "nothing"],
+)
+def test_a_failure_is_told_by_the_line_that_names_it(benchmark, said, wanted):
+    assert benchmark.what_happened(said) == wanted

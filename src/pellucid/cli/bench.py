@@ -65,9 +65,10 @@ def train(
     pellucid bench train
     pellucid bench train sota-125m train.seq_len=512 train.batch_tokens=1024
 
-    Without words: tinystories-22m with 2,048 tokens a step. Each row is measured in a process of its own.
+    Without words and --config: tinystories-22m with 2,048 tokens a step. Each row is measured in a process of its
+    own.
     """
-    words = words or list(DEFAULT)
+    words = words or ([] if config_file else list(DEFAULT))
     config = run_config(words, config_file=config_file, quick=quick)  # its mistakes need not wait for torch
 
     from pellucid.experiments.bench.apart import measure_apart

@@ -67,10 +67,14 @@ def _origin_lines(origin: Origin | None) -> list[str]:
             f"first: the gradient of {origin.name}; outputs and loss are finite",
             _row("it", origin.numbers),
         ]
-    lines = [f"first: the output of {origin.name} ({origin.module})"]
+    where = f"{origin.name or 'the model'} ({origin.module})"
+    if origin.kind == "inside":
+        lines = [f"first: inside {where}, between its modules"]
+    else:
+        lines = [f"first: the output of {where}"]
     if origin.input is not None:
         lines.append(_row("in", origin.input))
-    return [*lines, _row("out", origin.numbers)]
+    return [*lines, _row("it" if origin.kind == "inside" else "out", origin.numbers)]
 
 
 def _row(what: str, numbers: Numbers) -> str:

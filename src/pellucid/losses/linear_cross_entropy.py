@@ -171,9 +171,7 @@ class _Chunk:
     def differentiate(self, table: Tensor, of_states: Tensor | None, of_table: Tensor | None) -> None:
         """Add the objective's gradients to those of the states and the table; the logits are given up on the way."""
         settings = self.settings
-        of_target = (settings.label_smoothing - 1) * self.weights
-        if settings.softcap is not None:
-            of_target = of_target * (1 - (self.of_target / settings.softcap).square())
+        at_target = self._at_target()
         sum_of_states = (
             torch.zeros_like(self.states.T, dtype=self.weights.dtype) if of_states is not None else None
         )
@@ -182,13 +180,24 @@ class _Chunk:
                 self.logits.pop(0), self.log_sum, self.weights, *settings.numbers
             )
             is_here, places = self._targets_in(tile)
-            gradient.index_put_(places, (of_target * is_here).to(gradient.dtype), accumulate=True)
+            value = torch.where(is_here, at_target.to(gradient.dtype), gradient[places])
+            gradient.index_put_(places, value)
             if sum_of_states is not None:
                 sum_of_states += (table[tile].T.contiguous() @ gradient).to(sum_of_states.dtype)
             if of_table is not None:
                 of_table[tile] += (gradient @ self.states).to(of_table.dtype)
         if of_states is not None and sum_of_states is not None:
             of_states.copy_(sum_of_states.T)
+
+    def _at_target(self) -> Tensor:
+        """The objective's gradient by the logit of each target: rounded once, since p - 1 is small where p is large."""
+        settings, of_log_p = self.settings, (self.of_target - self.log_sum).exp()
+        if settings.z_loss:
+            of_log_p = of_log_p * (1 + 2 * settings.z_loss * self.log_sum)
+        gradient = of_log_p - settings.label_smoothing / settings.vocab_size - (1 - settings.label_smoothing)
+        if settings.softcap is not None:
+            gradient = gradient * (1 - (self.of_target / settings.softcap).square())
+        return gradient * self.weights
 
     def _targets_in(self, tile: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Whether each position's target is among the tile's ids, and where in the tile: anywhere, if it is not."""
@@ -236,7 +245,8 @@ class _Kernels:
 
     @classmethod
     def compiled(cls) -> _Kernels:
-        return cls(torch.compile(_add_log_sum, dynamic=False), torch.compile(_gradient, dynamic=False))
+        # One graph for every length of a chunk and width of a tile: dynamo gives up a function after eight graphs.
+        return cls(torch.compile(_add_log_sum, dynamic=True), torch.compile(_gradient, dynamic=True))
 
 
 def token_losses(states: Float[Tensor, "N D"], head: Head, targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:

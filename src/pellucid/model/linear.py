@@ -37,9 +37,13 @@ class _ContiguousGradient(torch.autograd.Function):
         return narrow_x @ narrow_weight.T
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (of_y,) = gradients
         x, weight = ctx.saved_tensors
-        of_x = of_y @ weight
-        of_weight = of_y.flatten(0, -2).T.contiguous() @ x.flatten(0, -2)
-        return of_x.to(ctx.dtypes[0]), of_weight.to(ctx.dtypes[1]), None
+        wants_x, wants_weight, _ = ctx.needs_input_grad
+        of_x = (of_y @ weight).to(ctx.dtypes[0]) if wants_x else None
+        if not wants_weight:
+            return of_x, None, None
+        rows = of_y.reshape(-1, of_y.shape[-1])
+        of_weight = rows.T.contiguous() @ x.reshape(-1, x.shape[-1])
+        return of_x, of_weight.to(ctx.dtypes[1]), None

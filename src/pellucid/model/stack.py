@@ -267,6 +267,7 @@ _MATRIX_PRODUCTS = {
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.pellucid.short_attention.default,
 }
 
 

@@ -6,14 +6,20 @@ import importlib.util
 import os
 import platform
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 
 from pellucid.errors import ConfigError
+from pellucid.runtime.compiler import compiler_fault
 
 DeviceType = Literal["cuda", "mps", "cpu"]
+
+
+def no_fault(device_type: str) -> None:
+    """What is said of the compiler of a machine that was made up."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Machine:
     compiler: str | None
     """What torch.compile would build CPU kernels with; None when there is no C++ compiler."""
     cpu_threads: int
+    compiler_fault: Callable[[str], str | None] = field(default=no_fault, compare=False, repr=False)
+    """Builds a kernel for a device; what went wrong, if anything did."""
 
     @classmethod
     def probe(cls) -> Machine:
@@ -43,6 +51,7 @@ class Machine:
             cpu_has_bf16=_cpu_has_bf16(),
             compiler=_cpp_compiler(),
             cpu_threads=torch.get_num_threads(),
+            compiler_fault=compiler_fault,
         )
 
 
@@ -54,7 +63,15 @@ class Device:
     reason: str
     has_bf16: bool
     can_compile: bool
+    """Whether a compiler was found; `tried` says whether it works."""
     compile_reason: str
+    compiler_fault: Callable[[str], str | None] = field(default=no_fault, compare=False, repr=False)
+    """As the machine's."""
+
+    def tried(self) -> Device:
+        """The same once a kernel has been built where one can be; where that fails, without compiling and why."""
+        fault = self.compiler_fault(self.type) if self.can_compile else None
+        return self if fault is None else replace(self, can_compile=False, compile_reason=fault)
 
     @property
     def torch(self) -> torch.device:
@@ -82,12 +99,14 @@ def choose_device(wanted: str | None = None, machine: Machine | None = None) -> 
     if kind == "cuda":
         reason += f": {machine.cuda_name}"
         why = "CUDA kernels by Triton" if machine.has_triton else "Triton is not installed"
-        return Device("cuda", reason, machine.cuda_has_bf16, machine.has_triton, why)
+        return Device("cuda", reason, machine.cuda_has_bf16, machine.has_triton, why, machine.compiler_fault)
     if kind == "mps":
         return Device("mps", reason, False, False, "not dependable on MPS")
     reason += f", {machine.cpu_threads} threads"
     why = f"kernels by {machine.compiler}" if machine.compiler else "no C++ compiler found"
-    return Device("cpu", reason, machine.cpu_has_bf16, machine.compiler is not None, why)
+    return Device(
+        "cpu", reason, machine.cpu_has_bf16, machine.compiler is not None, why, machine.compiler_fault
+    )
 
 
 def _cpu_has_bf16() -> bool:

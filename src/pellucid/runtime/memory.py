@@ -120,10 +120,12 @@ _WORDS = (
     "MPS backend out of memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    # oneDNN gives no reason. What it is asked for here it can do, and has done, so that only memory is left.
-    "could not create a primitive",
-    "could not execute a primitive",
 )
+_UNEXPLAINED = ("could not create a primitive", "could not execute a primitive")
+"""oneDNN's words, which give no reason: too little memory, or something that it cannot do."""
+_SHORT_BYTES = 512 << 20
+_SHORT_SHARE = 1 / 8
+"""Memory is short where less than the larger of the two is free: what oneDNN asks for in one piece is not more."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -132,4 +134,13 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error)
+    return any(words in said for words in _WORDS) or (
+        any(words in said for words in _UNEXPLAINED) and _memory_is_short()
+    )
+
+
+def _memory_is_short() -> bool:
+    return available_bytes() < max(_SHORT_BYTES, _SHORT_SHARE * total_bytes())

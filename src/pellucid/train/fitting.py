@@ -21,6 +21,7 @@ from pellucid.runtime.memory import GrowthWatch, available_bytes, is_out_of_memo
 from pellucid.train.config import RunConfig
 from pellucid.train.memory import estimate_activations
 from pellucid.train.opening import OpenedData, build_objective
+from pellucid.train.optimizer import count_training_state
 from pellucid.train.plan import USUAL_TOKENS, Plan
 from pellucid.train.session import build_model, build_state, build_updater
 from pellucid.train.step import Updater
@@ -42,11 +43,17 @@ def with_fitting_micro_batch(config: RunConfig, plan: Plan, order: Order, data: 
     usual = USUAL_TOKENS["cpu"] // plan.seq_len
     tried = [size for size in sizes if not on_cpu or size == 1 or size <= usual]
     trial = _Trial(plan, order, data, build_objective(plan.config, data.tokenizer))
-    room = int(_SHARE_OF_FREE * available_bytes()) if on_cpu else None
+    room = _room(plan) if on_cpu else None
     found, why = climb(tried, trial.needed_bytes, room=room)
     if why is None:
         why = "the whole batch" if len(tried) == len(sizes) else "a CPU gains nothing from more at a time"
     return plan.with_micro_batch(found, f"auto: {why}")
+
+
+def _room(plan: Plan) -> int:
+    """What is free for activations on a CPU, beside weights, gradients, optimizer and average."""
+    state = count_training_state(on_meta(plan.config.model), plan.config.train).total
+    return max(0, int(_SHARE_OF_FREE * available_bytes()) - state)
 
 
 def climb(

@@ -144,7 +144,7 @@ class Guard:
         rate = self.state.health.lr_factor
         lowered = f" (rollbacks had brought it to {rate:g} of that)" if rate != 1 else ""
         return (
-            f"step {self.state.step}: {fault}, and {why}. The weights are as the last update left them, and the "
-            f"checkpoints saved before are kept.{look} Lower train.lr{lowered}, lengthen the warmup, or set "
+            f"step {self.state.step}: {fault}, and {why}. The checkpoints saved before are kept, "
+            f"and none of later weights.{look} Lower train.lr{lowered}, lengthen the warmup, or set "
             "train.precision=fp32 where it is another"
         )

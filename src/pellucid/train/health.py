@@ -22,7 +22,8 @@ class Health:
     lr_factor: float = 1.0
     """What rollbacks have left of the learning rate."""
     good_step: int = -1
-    """The last step whose weights are known to be sound: the update after it was finite. -1: none yet."""
+    """The last step whose weights are known to be sound: the update after it, or an evaluation,
+    was finite. -1: none yet."""
     losses: int = 0
     """How many losses the mean and the variance are made of."""
     mean: float = 0.0

@@ -82,7 +82,7 @@ class Loop:
         while reason is None:
             try:
                 facts = self.step(tick)
-            except InterruptedWorkError:  # while it waited for data
+            except InterruptedWorkError:  # while it waited for data, or between two micro-batches
                 reason = "interrupted"
                 self.save()
                 break
@@ -173,6 +173,8 @@ class Loop:
         state.evaluation_due = False
         if not math.isfinite(score.loss):
             return f"the validation loss is {score.loss}", Request.NOTHING
+        if state.average is None:  # else other weights were scored
+            state.health.good_step = state.step
         is_best = state.best_loss is None or score.loss < state.best_loss
         if is_best:
             state.best_loss, state.best_step = score.loss, state.step

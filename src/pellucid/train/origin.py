@@ -44,13 +44,15 @@ class Numbers:
 class Origin:
     """The first thing in a step that was not finite.
 
-    output: what a module returned. loss: that of states which were all finite. gradient: a parameter's, while the
-    loss was finite; the last such parameter in the model's order, since gradients come from the model's end.
+    output: what a module returned. inside: what a module computed between the modules within it, such as attention's
+    scores, and handed to the next of them; all that had gone into the module itself was finite. loss: that of states
+    which were all finite. gradient: a parameter's, while the loss was finite; the last such parameter in the model's
+    order, since gradients come from the model's end.
     """
 
-    kind: Literal["output", "loss", "gradient"]
+    kind: Literal["output", "inside", "loss", "gradient"]
     name: str
-    """Of the parameter or the module, as in the model; empty for the loss."""
+    """Of the parameter or the module, as in the model; empty for the loss and for the model itself."""
     numbers: Numbers
     input: Numbers | None = None
     """What went into the module."""
@@ -70,10 +72,10 @@ def find_origin(update: Updater, batch: Sequence[TensorBatch], step: int, *, com
         torch.compiler.set_stance("force_eager") if compiled else nullcontext()
     )  # it takes seconds to import
     try:
-        with eagerly, _watched(model) as found:
+        with eagerly, _watched(model) as watch:
             loss = update.gradients(batch)
-        if found:
-            return found[0]
+        if watch.found:
+            return watch.found
         if not loss.isfinite():
             return Origin("loss", "", Numbers.of(loss))
         for name, parameter in reversed(list(model.named_parameters())):
@@ -84,32 +86,49 @@ def find_origin(update: Updater, batch: Sequence[TensorBatch], step: int, *, com
         model.zero_grad(set_to_none=True)
 
 
-@contextmanager
-def _watched(model: nn.Module) -> Generator[list[Origin]]:
-    """The first module whose output is not finite, in the order in which modules end: what is inside comes first."""
-    found: list[Origin] = []
-    names = {module: name for name, module in model.named_modules()}
+class _Watch:
+    """Sees every module begin and end, in the order of time; keeps the first thing that was not finite."""
 
-    def look(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if found:
-            return
+    def __init__(self, model: nn.Module) -> None:
+        self.found: Origin | None = None
+        self._names = {module: name for name, module in model.named_modules()}
+        self._within: list[tuple[nn.Module, Tensor | None]] = [(model, None)]
+        """The modules that have begun and not ended, outermost first, each with what went in."""
+
+    def begin(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """What goes in comes from the module around it, if no module that has ended gave it."""
+        given = next(_float_tensors(inputs), None)
+        if given is not None:
+            self._look("inside", given)
+        self._within.append((module, given))
+
+    def end(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         for tensor in _float_tensors(output):
-            if not tensor.isfinite().all():
-                given = next(_float_tensors(inputs), None)
-                found.append(
-                    Origin(
-                        "output",
-                        names[module],
-                        Numbers.of(tensor),
-                        input=None if given is None else Numbers.of(given),
-                        module=type(module).__name__,
-                    )
-                )
-                return
+            self._look("output", tensor)
+        self._within.pop()
 
-    handles = [module.register_forward_hook(look) for module in names]
+    def _look(self, kind: Literal["output", "inside"], tensor: Tensor) -> None:
+        # Detached, because what a forward pass saves for its gradient must be the same when it is recomputed.
+        if self.found is not None or tensor.detach().isfinite().all():
+            return
+        module, given = self._within[-1]
+        self.found = Origin(
+            kind,
+            self._names[module],
+            Numbers.of(tensor),
+            input=None if given is None else Numbers.of(given),
+            module=type(module).__name__,
+        )
+
+
+@contextmanager
+def _watched(model: nn.Module) -> Generator[_Watch]:
+    watch = _Watch(model)
+    handles = [module.register_forward_pre_hook(watch.begin) for module in model.modules()]
+    # Called also where a forward pass is broken off, as those are that recompute only what is missing.
+    handles += [module.register_forward_hook(watch.end, always_call=True) for module in model.modules()]
     try:
-        yield found
+        yield watch
     finally:
         for handle in handles:
             handle.remove()

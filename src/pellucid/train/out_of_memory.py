@@ -24,8 +24,9 @@ class FittingUpdate:
     """An `Updater` that catches what torch raises where memory runs out.
 
     Under `train.out_of_memory = "halve"` the same token batch is done again in micro-batches of half the size, and
-    so are all later ones: the gradient is the same but for the order of its sums. Only forward and backward are
-    done again, before which nothing has been applied; an optimizer that ran out half-way stops the run in any case.
+    so are all later ones: the gradient is the same but for the order of its sums, and for dropout, which is drawn
+    anew for each piece. Only forward and backward are done again, before which nothing has been applied; an optimizer
+    that ran out half-way stops the run in any case.
     """
 
     update: Updater
@@ -36,7 +37,7 @@ class FittingUpdate:
     """Told the new plan when a micro-batch was halved."""
 
     def __call__(self, batch: Sequence[TensorBatch], lr: float) -> Outcome:
-        """As `Updater`. Raises TrainingError, with the weights as they were, when memory runs out."""
+        """As `Updater`. Raises TrainingError when memory runs out."""
         while True:
             pieces = [piece for micro in batch for piece in micro.split(self.plan.micro_batch)]
             mean_loss = self._gradients(pieces)
@@ -61,9 +62,7 @@ class FittingUpdate:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            said = _first_line(error)
-        self.update.state.optimizer.zero_grad(set_to_none=True)
-        return said
+            return _first_line(error)
 
     def _halve(self, said: str) -> None:
         smaller = _next_smaller(self.plan.micro_batch)

@@ -187,7 +187,7 @@ def _decide_compile(
 ) -> tuple[bool, str]:
     train = config.train
     if train.compile and not device.can_compile:
-        raise ConfigError(f"train.compile: true cannot be had on {device.type} here: {device.compile_reason}")
+        raise _cannot_compile(device)
     if train.activation_checkpointing == "selective":
         if train.compile:
             raise ConfigError(
@@ -196,6 +196,8 @@ def _decide_compile(
             )
         return False, "selective activation checkpointing looks at single operations"
     if train.compile is not None:
+        if train.compile and not (tried := device.tried()).can_compile:
+            raise _cannot_compile(tried)
         return train.compile, "as asked"
     if not device.can_compile:
         return False, device.compile_reason
@@ -203,7 +205,15 @@ def _decide_compile(
         return False, "a run of under five minutes does not repay it"
     if steps is not None and steps * train.batch_tokens * flops_per_token < _WORTH_COMPILING:
         return False, "a run this short does not repay it"
-    return True, device.compile_reason
+    tried = device.tried()
+    return tried.can_compile, tried.compile_reason
+
+
+def _cannot_compile(device: Device) -> ConfigError:
+    return ConfigError(
+        f"train.compile: true cannot be had on {device.type} here ({device.compile_reason}); mend that, or give "
+        "train.compile=false"
+    )
 
 
 def _as_trained(config: RunConfig, start_id: int) -> dict[str, int | str]:

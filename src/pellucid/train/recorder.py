@@ -14,8 +14,9 @@ from rich.console import Console
 from pellucid.data.loader import TensorBatch
 from pellucid.errors import StorageError
 from pellucid.runtime.files import remove_leftovers
+from pellucid.runtime.memory import is_out_of_memory
 from pellucid.train.bundle import BUNDLES, Bundle
-from pellucid.train.origin import find_origin
+from pellucid.train.origin import Origin, find_origin
 from pellucid.train.plan import Plan
 from pellucid.train.step import Outcome, Updater
 
@@ -47,7 +48,7 @@ class Recorder:
             return None
         path = self.run / BUNDLES / f"step-{state.step:08d}"
         pieces = [piece for micro in batch for piece in micro.split(plan.micro_batch)]
-        origin = find_origin(self.update, pieces, state.step - 1, compiled=plan.compiled)
+        origin = self._origin(pieces, state.step - 1, plan)
         bundle = Bundle(
             config=plan.config,
             weights=dict(state.model.named_parameters()),
@@ -61,13 +62,26 @@ class Recorder:
             origin=asdict(origin) if origin else None,
             environment=self.environment,
         )
-        self._make_room(path, keep)
         try:
+            remove_leftovers(path.parent)
+            shutil.rmtree(path, ignore_errors=True)  # of the same step, before a rollback
             bundle.write(path)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             self.console.print(f"the step was not recorded: {error}", style="yellow")
             return None
+        for old in sorted(path.parent.glob("step-*"))[:-keep]:
+            shutil.rmtree(old, ignore_errors=True)
         return path
+
+    def _origin(self, pieces: Sequence[TensorBatch], step: int, plan: Plan) -> Origin | None:
+        """Where it began. None where that cannot be told: watching takes more memory than the update itself."""
+        try:
+            return find_origin(self.update, pieces, step, compiled=plan.compiled)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.console.print("there is no memory to look where the fault began", style="yellow")
+        return None
 
     def _scaler_before(self, outcome: Outcome) -> dict[str, Any] | None:
         """The gradient scaler's values as they were: it has come down since, if the gradient overflowed."""
@@ -78,10 +92,3 @@ class Recorder:
         if not math.isfinite(outcome.grad_norm):
             values["scale"] /= values["backoff_factor"]
         return values
-
-    def _make_room(self, path: Path, keep: int) -> None:
-        """Remove all but the newest `keep` - 1 bundles, and an earlier one of the same step."""
-        remove_leftovers(path.parent)
-        others = sorted(p for p in path.parent.glob("step-*") if p != path)
-        for old in [path, *others[: max(0, len(others) - keep + 1)]]:
-            shutil.rmtree(old, ignore_errors=True)

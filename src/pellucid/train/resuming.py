@@ -103,9 +103,9 @@ def _resume(
     if processes.is_main:
         _bring_in_line(run, plan, step, state)
     require_checkpoint_space(plan, directory)
-    return Session.begin(run, plan, order, data, console, processes, weights=weights, state=state).train(
-        hooks
-    )
+    session = Session.begin(run, plan, order, data, console, processes, weights=weights, state=state)
+    del weights, state  # a copy of every tensor, which training has no use for
+    return session.train(hooks)
 
 
 def _bring_in_line(run: RunDirectory, plan: Plan, step: int, state: checkpoint.StoredState | None) -> None:

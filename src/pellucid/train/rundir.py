@@ -123,14 +123,16 @@ class RunDirectory:
     def has_checkpoint(self, step: int) -> bool:
         return layout.step_directory(self.path, step).is_dir()
 
-    def prune(self, keep: int, *, step: int, best_step: int | None) -> None:
-        """Remove all checkpoints up to `step`, the newest one, but the last `keep` of them and the best.
+    def prune(self, keep: int, *, step: int, best_step: int | None, good_step: int) -> None:
+        """Remove all checkpoints up to `step`, the newest one, but the last `keep` of them, the best, and the newest
+        that is known to be good.
 
         Later ones are damaged ones that a resumed run has passed over: they do not count.
         """
         saved = [c for c in layout.checkpoints(self.path) if layout.step_of(c) <= step]
+        newest_good = max((s for c in saved if (s := layout.step_of(c)) <= good_step), default=None)
         for checkpoint in saved[:-keep]:
-            if layout.step_of(checkpoint) != best_step:
+            if layout.step_of(checkpoint) not in (best_step, newest_good):
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
 

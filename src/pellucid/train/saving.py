@@ -40,7 +40,7 @@ class Saver(Hook):
         self._writing: Future[None] | None = None
         self._copies = True
 
-    def save(self, contents: Contents, *, step: int, best_step: int | None) -> None:
+    def save(self, contents: Contents, *, step: int, best_step: int | None, good_step: int = -1) -> None:
         """Save the run after `step` updates. Raises StorageError at once when the disk lacks the space.
 
         Where that step is saved already, by this session or the one before it, only the marks are set anew.
@@ -52,13 +52,13 @@ class Saver(Hook):
         path = layout.step_directory(self.run.path, step)
         checkpoint.make_room(path, contents)
         if not self._fits(contents):
-            self._write(contents, step, best_step)
+            self._write(contents, step, best_step, good_step)
             return
         snapshot, writing = contents.snapshot(), Future[None]()
 
         def write() -> None:
             try:
-                self._write(snapshot, step, best_step)
+                self._write(snapshot, step, best_step, good_step)
             except BaseException as error:  # which the main thread raises
                 writing.set_exception(error)
             else:
@@ -101,11 +101,11 @@ class Saver(Hook):
             except (OSError, StorageError) as failure:  # told beside the error that ends the run
                 self.console.print(f"the last checkpoint could not be written: {failure}", style="yellow")
 
-    def _write(self, contents: Contents, step: int, best_step: int | None) -> None:
+    def _write(self, contents: Contents, step: int, best_step: int | None, good_step: int) -> None:
         checkpoint.save(layout.step_directory(self.run.path, step), contents)
         self._saved_step = step
         self._mark(step, best_step)
-        self.run.prune(self.keep, step=step, best_step=best_step)
+        self.run.prune(self.keep, step=step, best_step=best_step, good_step=good_step)
 
     def _mark(self, step: int, best_step: int | None) -> None:
         self.run.mark_latest(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,8 +53,8 @@ from pellucid.train.optimizer import build_optimizer, count_training_state
 from pellucid.train.out_of_memory import FittingUpdate
 from pellucid.train.plan import Plan
 from pellucid.train.recorder import Record, Recorder
-from pellucid.train.rollback import put_back
-from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory
+from pellucid.train.rollback import forget_later, newest_whole, put_back
+from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory, environment
 from pellucid.train.saving import Saver
 from pellucid.train.state import TrainState
 from pellucid.train.step import Outcome, Updater
@@ -162,6 +162,8 @@ class Session:
             standard.append(Samples(samples, config.sample_prompt, self.write_sample, progress.sample))
         # The interrupt is the last, so that it knows of a signal that came while another one worked.
         side_jobs = [*standard, self.interrupt, *hooks] if self.processes.is_main else [self.interrupt]
+        # Of several processes none may leave the others waiting for its gradient.
+        check = self.interrupt.check if self.processes.world == 1 else lambda: None
         loader = TrainingLoader(
             self.data.shards.train,
             self.order,
@@ -171,10 +173,9 @@ class Session:
             rank=self.processes.rank,
             world=self.processes.world,
             device=plan.device.torch,
-            # Of several processes none may leave the others waiting for its gradient.
-            while_waiting=self.interrupt.check if self.processes.world == 1 else lambda: None,
+            while_waiting=check,
         )
-        update = build_updater(plan, self.model, self.state, self.processes)
+        update = build_updater(plan, self.model, self.state, self.processes, while_working=check)
         loop = Loop(
             state=self.state,
             update=FittingUpdate(
@@ -252,11 +253,12 @@ class Session:
 
     def recorder(self, update: Updater, loader: TrainingLoader) -> Record:
         """What writes a faulty step down: the main process, with the batch of all, as if it were alone."""
+        now = environment(torch.get_num_threads(), self.plan.device.type, self.processes.world)
         record = Recorder(
             self.run.path,
-            replace(update, processes=ALONE),
+            replace(update, processes=ALONE, while_working=lambda: None),
             lambda: self.plan,
-            self.run.read_environment(),
+            {**self.run.read_environment(), **now},
             self.console,
         )
         if self.processes.world == 1:
@@ -309,12 +311,19 @@ class Session:
             train_tensors=state.tensors(),
             train_values={**state.values(), "data": self.data.shards.fingerprint},
         )
-        self.saver.save(contents, step=state.step, best_step=state.best_step)
+        self.saver.save(
+            contents, step=state.step, best_step=state.best_step, good_step=state.health.good_step
+        )
 
     def put_back(self, step: int) -> bool:
         """Return to the newest checkpoint up to `step`; whether there was one."""
         self.saver.wait()
-        return self.processes.main_first(lambda: put_back(self.run, self.state, step))
+        found = self.processes.on_main(lambda: newest_whole(self.run, step))
+        if found is None:
+            return False
+        put_back(self.state, found)
+        self.processes.on_main(lambda: forget_later(self.run, self.state))
+        return True
 
     def write_sample(self) -> str | None:
         """Continue the config's sample prompt, always with the same draws; None once a signal has come."""
@@ -376,7 +385,13 @@ def build_state(plan: Plan, model: Transformer) -> TrainState:
     )
 
 
-def build_updater(plan: Plan, model: Transformer, state: TrainState, processes: Processes = ALONE) -> Updater:
+def build_updater(
+    plan: Plan,
+    model: Transformer,
+    state: TrainState,
+    processes: Processes = ALONE,
+    while_working: Callable[[], None] = lambda: None,
+) -> Updater:
     """What turns the plan's batches into updates."""
     train = plan.config.train
     return Updater(
@@ -394,6 +409,7 @@ def build_updater(plan: Plan, model: Transformer, state: TrainState, processes: 
         seed=train.seed,
         window_tokens=plan.seq_len,
         processes=processes,
+        while_working=while_working,
     )
 
 

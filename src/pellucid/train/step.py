@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -35,6 +35,10 @@ class Outcome:
     """
 
 
+def _go_on() -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Updater:
     """Turns a batch into an update.
@@ -54,6 +58,8 @@ class Updater:
     window_tokens: int
     """Ids of the text that a row of a batch was cut from, whatever part of them is an input or a target."""
 
+    while_working: Callable[[], None] = _go_on
+    """Called before each micro-batch. What it raises leaves the update undone, and everything as it was."""
     processes: Processes = ALONE
     """Those that train together: each one's batch is its share, loss and gradient are those of all shares."""
 
@@ -75,10 +81,8 @@ class Updater:
             status = "not finite"
         elif not math.isfinite(norm_value):
             status = "overflow" if scaler else "not finite"
-        if scaler and status != "not finite":
-            scaler.step(state.optimizer)  # which leaves out an update that overflowed
-        elif status == "updated":
-            state.optimizer.step()
+        if status == "updated":
+            scaler.step(state.optimizer) if scaler else state.optimizer.step()
         if scaler:
             scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
@@ -88,13 +92,24 @@ class Updater:
         return Outcome(loss, norm_value, status)
 
     def gradients(self, batch: Sequence[TensorBatch]) -> Tensor:
-        """Leave the gradient of the batch in the parameters (scaled, with a scaler); returns its mean loss."""
+        """Leave the gradient of the batch in the parameters (scaled, with a scaler); returns its mean loss.
+
+        Where it cannot be finished, no gradient is left.
+        """
+        try:
+            return self._gradients(batch)
+        except BaseException:
+            self.state.optimizer.zero_grad(set_to_none=True)
+            raise
+
+    def _gradients(self, batch: Sequence[TensorBatch]) -> Tensor:
         state, scaler = self.state, self.state.scaler
         weight = sum((micro.weights.sum() for micro in batch), start=torch.zeros(()).to(batch[0].weights))
         weight = self.processes.sum(weight)
         total = torch.zeros((), dtype=torch.float64 if weight.device.type != "mps" else torch.float32)
         total = total.to(weight.device)
         for index, micro in enumerate(batch):
+            self.while_working()
             seed_torch(self.seed, "dropout", state.step, self.processes.rank * len(batch) + index)
             with self.precision.autocast():
                 sums, auxiliary = self.forward(micro, is_last=index == len(batch) - 1)

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from pellucid.experiments.bench import peak
+from pellucid.cli import bench
+from pellucid.errors import TrainingError
+from pellucid.experiments.bench import apart, peak
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +19,23 @@ def test_one_row_is_one_json_object(cli, tiny):
     (row,) = cli("bench", "train", *tiny, "--only", "training", "--steps", 2, "--json").json["rows"]
     assert (row["name"], row["steps"], row["batch_tokens"]) == ("training", 2, 128)
     assert min(row["tokens_per_s"], row["peak_rss_mib"], row["mfu"]) > 0
+
+
+def test_a_file_alone_is_what_is_measured(cli, tiny, workdir, monkeypatch):
+    monkeypatch.setattr(bench, "DEFAULT", ("debug", "train.batch_tokens=256"))
+    (workdir / "mine.toml").write_text(cli("config", *tiny, "train.batch_tokens=64").out)
+    words = ("--config", "mine.toml", "--only", "training", "--steps", 1, "--json")
+    (row,) = cli("bench", "train", *words).json["rows"]
+    assert row["batch_tokens"] == 64
+
+
+def test_brackets_in_the_users_words_are_shown(cli, tiny, monkeypatch):
+    def stop(*_, **__):
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(apart, "measure_apart", stop)
+    outcome = cli("bench", "train", *tiny, "data.path=[bold]plays[/bold].txt")
+    assert "[bold]plays[/bold].txt" in outcome.err
 
 
 def test_a_table_says_what_was_chosen(cli, tiny):

@@ -1,10 +1,12 @@
 """What doctor says of this machine, and of machines that are not here."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from pellucid.experiments import doctor
 from pellucid.experiments.doctor import NEVER_RUN, diagnose
 from pellucid.experiments.doctor.choices import choices
 from pellucid.experiments.doctor.libraries import Library, libraries
@@ -12,6 +14,8 @@ from pellucid.experiments.doctor.selftest import self_test
 from pellucid.runtime.device import Device, choose_device
 from pellucid.runtime.precision import Precision, choose_precision
 from pellucid.train.numerics import tiny_model
+from pellucid.train.step import Updater
+from pellucid.train.techniques import Techniques
 
 CPU = Device("cpu", "for tests", has_bf16=True, can_compile=True, compile_reason="for tests")
 BF16, FP32 = (choose_precision(name, CPU) for name in ("bf16", "fp32"))
@@ -43,8 +47,8 @@ def test_determinism_is_left_as_it_was():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize(("precision", "count"), [(FP32, 5), (BF16, 7)])
-def test_every_way_of_computing_is_compared(precision: Precision, count: int):
+@pytest.mark.parametrize(("precision", "count"), [(FP32, 7), (BF16, 11)])
+def test_what_a_run_would_compute_with_is_compared(precision: Precision, count: int):
     found = self_test(CPU, precision)
     assert found.passed, found
     assert len(found.comparisons) == count
@@ -87,6 +91,59 @@ def test_what_would_be_used_elsewhere(device, attention, determinism):
     assert attention in rows["attention"].chosen
     assert determinism in rows["determinism"].chosen
     assert rows["TF32"].chosen == ("off" if device.type == "cuda" else "not here")
+
+
+@pytest.mark.parametrize(
+    ("precision", "attention", "techniques"),
+    [
+        (BF16, "batched products up to", "tiled loss, contiguous gradients"),
+        (FP32, "torch's fused kernel", "tiled loss"),
+    ],
+)
+def test_what_is_used_follows_the_precision(precision, attention, techniques):
+    rows = {row.what: row.chosen for row in choices(CPU, precision)}
+    assert rows["attention"].startswith(attention)
+    assert rows["techniques"].startswith(techniques)
+    assert rows["techniques"] == Techniques().resolved(precision).line.removeprefix("techniques: ")
+    assert "AdamW" in rows["optimizer"]
+
+
+def test_a_wrong_gradient_of_the_tiled_loss_is_found(monkeypatch):
+    gradients = Updater.gradients
+
+    def wrong(self, batch):
+        loss = gradients(self, batch)
+        self.model.final_norm.gain.grad *= 1.01
+        return loss
+
+    monkeypatch.setattr(Updater, "gradients", wrong)
+    failed = [c.what for c in self_test(CPU, FP32).comparisons if not c.passed]
+    assert failed == ["gradients, a training update in fp32 against plain torch in fp32"]
+
+
+def test_a_wrong_step_of_the_fused_optimizer_is_found(monkeypatch):
+    apply = Updater.apply
+
+    def wrong(self, batch, mean_loss, lr):
+        outcome = apply(self, batch, mean_loss, lr)
+        with torch.no_grad():
+            self.model.final_norm.gain[0] += 0.001
+        return outcome
+
+    monkeypatch.setattr(Updater, "apply", wrong)
+    failed = [c.what for c in self_test(CPU, FP32).comparisons if not c.passed]
+    assert failed == ["weights, the optimizer's step after fp32 against torch's plain one"]
+
+
+def test_a_compiler_that_does_not_work_is_said_where_kernels_are_asked_for(monkeypatch):
+    broken = replace(CPU, compiler_fault=lambda device_type: "kernels cannot be built: no Python.h")
+    monkeypatch.setattr(doctor, "choose_device", lambda wanted: broken)
+    rows = {row.what: row for row in diagnose(full=True).choices}
+    assert (rows["torch.compile"].chosen, rows["torch.compile"].reason) == (
+        "off",
+        broken.tried().compile_reason,
+    )
+    assert {row.what: row for row in diagnose().choices}["torch.compile"].chosen == "in long runs"
 
 
 def test_libraries_come_with_their_extras():

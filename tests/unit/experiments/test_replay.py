@@ -86,6 +86,25 @@ def test_the_module_of_a_bad_weight_is_named_with_what_went_in_and_out(poisoned,
     assert "the weights were bad before this step" in found.advice
 
 
+def test_scores_that_are_too_large_are_told_from_other_faults(train_tiny, workdir):
+    """All weights are finite, and so are queries and keys: their products are not."""
+    whole = train_tiny("run.dir=whole").directory
+    loaded = checkpoint.load(checkpoint.find_checkpoint(whole)[0])
+    with torch.no_grad():
+        for name in ("query", "key"):
+            loaded.model.get_parameter(f"blocks.0.attention.{name}.weight").mul_(1e25)
+    weights = dict(loaded.model.named_parameters())
+    checkpoint.save(workdir / "large", checkpoint.Contents(loaded.config, weights, loaded.tokenizer))
+    with pytest.raises(TrainingError, match="no good checkpoint"):
+        train_tiny("run.dir=run", init=workdir / "large")
+    (path,) = (workdir / "run/bundles").iterdir()
+    found = replay(path)
+    assert found.is_reproduced
+    assert found.bad_weights == ()
+    assert (found.origin.kind, found.origin.name) == ("inside", "blocks.0.attention")
+    assert "model.attention.qk_norm=true" in found.advice
+
+
 def test_a_fault_of_the_machine_does_not_come_again_and_all_else_does(train_tiny, workdir, monkeypatch):
     """A gradient is spoiled from outside; dropout and the loss of that step are as they were."""
     gradients = Updater.gradients

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from pellucid.errors import ConfigError
-from pellucid.runtime.device import Device, Machine, choose_device
+from pellucid.runtime.compiler import compiler_fault
+from pellucid.runtime.device import Device, Machine, choose_device, no_fault
 
 LAPTOP = Machine(
     has_cuda=False,
@@ -88,6 +89,21 @@ def test_this_machine() -> None:
     assert machine.cpu_threads == torch.get_num_threads()
     assert replace(choose_device(device.type), reason=device.reason) == device
     assert torch.ones(2, device=device.torch).sum() == 2
+
+
+@pytest.mark.parametrize("wanted", ["cpu", "cuda"])
+def test_a_compiler_is_tried_where_it_is_asked_to_be(wanted: str) -> None:
+    broken = choose_device(wanted, replace(WORKSTATION, compiler_fault=lambda kind: f"no {kind} kernels"))
+    assert broken.can_compile
+    tried = broken.tried()
+    assert (tried.can_compile, tried.compile_reason) == (False, f"no {wanted} kernels")
+    assert choose_device(wanted, WORKSTATION).tried() == choose_device(wanted, WORKSTATION)
+
+
+def test_only_a_machine_that_was_looked_at_builds_kernels() -> None:
+    assert Machine.probe().compiler_fault is compiler_fault
+    assert choose_device("cpu").compiler_fault is compiler_fault
+    assert choose_device("cpu", LAPTOP).compiler_fault is no_fault
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the names of Windows' compiler are others")

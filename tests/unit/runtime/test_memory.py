@@ -96,7 +96,6 @@ def test_growth_is_watched_whatever_came_before() -> None:
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:80] DefaultCPUAllocator: not enough memory"),
         RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
-        RuntimeError("could not create a primitive"),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
     ],
 )
@@ -110,6 +109,20 @@ def test_words_for_too_little_memory(error: Exception) -> None:
 )
 def test_other_words(error: Exception) -> None:
     assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "is_short"),
+    [(100 << 20, 64 << 30, True), (4 << 30, 64 << 30, True), (400 << 20, 2 << 30, True), (1 << 30, 2 << 30, False),
+     (32 << 30, 64 << 30, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["create", "execute"])
+def test_onednn_gives_no_reason_so_that_the_free_memory_decides(
+    monkeypatch, free, total, is_short, verb
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    monkeypatch.setattr(memory, "total_bytes", lambda: total)
+    assert is_out_of_memory(RuntimeError(f"could not {verb} a primitive")) is is_short
 
 
 def test_the_cpu_allocator_says_what_is_looked_for() -> None:

@@ -1,6 +1,7 @@
 """What follows what, and when it ends: the loop with a made-up update and a made-up clock."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from pellucid.optim import ConstantConfig, CosineConfig, LinearConfig
 from pellucid.train import loop as loop_module
 from pellucid.train.facts import Request, StartFacts
 from pellucid.train.guard import Guard, GuardConfig
-from pellucid.train.hooks import Hook
+from pellucid.train.hooks import Hook, InterruptedWorkError
 from pellucid.train.loop import Limits, Loop
 from pellucid.train.state import TrainState
 from pellucid.train.step import Outcome
@@ -205,6 +206,22 @@ def test_a_hook_may_ask_to_stop_and_then_the_run_is_saved_without_a_last_evaluat
     world = World(monkeypatch, steps=5, requests={("step", 2): Request.SAVE | Request.STOP})
     assert world.run().reason == "interrupted"
     assert world.log == [("start", 0), ("step", 1), ("step", 2), ("save", 2), ("end", 2, "interrupted")]
+
+
+def test_an_update_that_is_left_because_of_a_signal_is_not_counted_and_the_run_is_saved(monkeypatch):
+    world = World(monkeypatch, steps=9, eval_every=2, losses=(1.0,) * 9)
+    update = world.update
+
+    def interrupted(batch, lr):
+        if len(world.lrs) == 3:
+            raise InterruptedWorkError
+        return update(batch, lr)
+
+    world.loop = replace(world.loop, update=interrupted)
+    end = world.run()
+    assert (end.reason, end.step) == ("interrupted", 3)
+    assert world.log[-3:] == [("step", 3), ("save", 3), ("end", 3, "interrupted")]
+    assert not world.state.evaluation_due
 
 
 def test_a_run_that_is_stopped_at_its_last_step_is_finished(monkeypatch):

@@ -101,3 +101,47 @@ def test_numbers_say_what_is_in_a_tensor():
     tensor = torch.tensor([[1.5, -2.0, math.inf, math.nan]], dtype=torch.bfloat16)
     assert Numbers.of(tensor) == Numbers((1, 4), "bfloat16", -2.0, 1.5, 0.5)
     assert Numbers.of(torch.full((2,), math.nan)) == Numbers((2,), "float32", None, None, 1.0)
+
+
+# Between modules -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def enlarge():
+    """Multiply parameters so far that all of them stay finite and what is computed from them does not."""
+
+    def multiply(model, *names):
+        with torch.no_grad():
+            for name in names:
+                model.get_parameter(name).mul_(1e25)
+
+    return multiply
+
+
+@pytest.mark.parametrize("recompute", ["none", "full"])
+def test_scores_that_are_too_large_are_attentions_own(make_updater, batch, enlarge, recompute):
+    updater = make_updater(recompute=recompute)
+    enlarge(updater.model, *(f"blocks.1.attention.{name}.weight" for name in ("query", "key")))
+    origin = find_origin(updater, [batch], 0, compiled=False)
+    assert (origin.kind, origin.name, origin.module) == ("inside", "blocks.1.attention", "Attention")
+    assert origin.input.not_finite == 0 < origin.numbers.not_finite
+
+
+def test_a_sum_between_blocks_is_the_models_own(make_updater, batch):
+    """What the first block gives is spoiled on its way to the second one."""
+    updater = make_updater()
+    updater.model.blocks[1].register_forward_pre_hook(
+        lambda module, inputs: (inputs[0] * torch.inf, *inputs[1:])
+    )
+    origin = find_origin(updater, [batch], 0, compiled=False)
+    assert (origin.kind, origin.name) == ("inside", "")
+    assert origin.module == type(updater.model).__name__
+
+
+def test_the_sum_of_a_block_and_a_part_of_it_is_the_blocks_own(make_updater, batch):
+    updater = make_updater()
+    with torch.no_grad():
+        updater.model.embedding.table.fill_(3e38)
+    updater.model.blocks[0].attention.register_forward_hook(lambda *call: torch.full_like(call[2], 3e38))
+    origin = find_origin(updater, [batch], 0, compiled=False)
+    assert (origin.kind, origin.name) == ("inside", "blocks.0")

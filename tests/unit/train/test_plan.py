@@ -94,6 +94,35 @@ def test_compiling_cannot_be_had_where_there_is_nothing_to_compile_with(device):
         plan(device, "train.compile=true")
 
 
+FAULT = "kernels cannot be built: fatal error: Python.h"
+BROKEN_CPU = replace(BF16_CPU, compiler_fault=lambda device_type: f"{FAULT} ({device_type})")
+
+
+def test_a_compiler_that_does_not_work_is_not_used_and_that_is_said():
+    made = plan(BROKEN_CPU, "train.steps=100_000", flops=LONG)
+    assert made.compiled is made.config.train.compile is False
+    assert f"torch.compile off ({FAULT} (cpu))" in made.reasons
+
+
+def test_a_compiler_that_does_not_work_is_an_error_where_it_was_asked_for():
+    with pytest.raises(
+        ConfigError, match=rf"^train\.compile: .*{re.escape(FAULT)}.*give train\.compile=false$"
+    ):
+        plan(BROKEN_CPU, "train.compile=true")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["train.compile=false", "train.steps=100_000"], ["train.max_seconds=60", "train.steps="],
+     ["train.activation_checkpointing=selective", "train.steps=100_000"]],
+)  # fmt: skip
+def test_no_kernel_is_built_for_a_run_that_would_not_compile(words):
+    def never(device_type):
+        raise AssertionError(device_type)
+
+    assert not plan(replace(BF16_CPU, compiler_fault=never), *words, flops=LONG).compiled
+
+
 # Batches and length ----------------------------------------------------------------------------------
 
 
@@ -173,10 +202,12 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
 
 
 def test_every_choice_has_its_reason():
-    assert plan(BF16_CPU).reasons == (
+    made = plan(BF16_CPU)
+    assert made.reasons == (
         "device cpu (no GPU found)",
         "precision bf16 (this hardware multiplies bf16 natively)",
         "torch.compile off (a run this short does not repay it)",
+        made.config.train.techniques.line,
         "batch 1,024 tokens = 1 x 16 windows of 64",
     )
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from pellucid.data.batch import Origin
 from pellucid.errors import CheckpointError
 from pellucid.train import bundle as bundle_module
+from pellucid.train import recorder as recorder_module
 from pellucid.train.bundle import Bundle
 from pellucid.train.guard import GuardConfig
 from pellucid.train.recorder import Recorder
@@ -128,6 +129,31 @@ def test_a_disk_without_room_does_not_end_the_run(world, workdir, monkeypatch):
     assert made.record(8) is None
     assert "the step was not recorded: " in made.said.getvalue()
     assert list((workdir / "bundles").glob("*")) == []
+
+
+def raiser(error):
+    def raise_it(*step, **options):
+        raise error
+
+    return raise_it
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_where_memory_is_too_short_to_look_for_the_origin_the_step_is_recorded_without(
+    world, monkeypatch, error
+):
+    monkeypatch.setattr(recorder_module, "find_origin", raiser(error))
+    made = world()
+    found = made.record(8)
+    assert json.loads((found / "step.json").read_text())["origin"] is None
+    assert Bundle.read(found).step == 7
+    assert "no memory to look where the fault began" in made.said.getvalue()
+
+
+def test_another_fault_of_the_search_is_not_hidden(world, monkeypatch):
+    monkeypatch.setattr(recorder_module, "find_origin", raiser(RuntimeError("mat1 and mat2")))
+    with pytest.raises(RuntimeError, match="mat1"):
+        world().record(8)
 
 
 @pytest.mark.parametrize("name", ["step.json", "batch.safetensors", "model.safetensors"])

@@ -13,7 +13,7 @@ from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
 from pellucid.train.averaging import WeightAverage
 from pellucid.train.hooks.metrics import read_facts
-from pellucid.train.rollback import put_back
+from pellucid.train.rollback import forget_later, newest_whole, put_back
 from pellucid.train.rundir import RunDirectory
 from pellucid.train.state import TrainState
 
@@ -161,9 +161,19 @@ def state(run_directory, tiny_config):
     return TrainState(model, optimizer, None, step=50, average=WeightAverage(model, 0.9))
 
 
+def go_back(run_directory, state, limit):
+    """As a session does: whether there was a checkpoint."""
+    run = RunDirectory(run_directory)
+    found = newest_whole(run, limit)
+    if found is not None:
+        put_back(state, found)
+        forget_later(run, state)
+    return found is not None
+
+
 @pytest.mark.parametrize(("limit", "step"), [(3, None), (4, 4), (7, 4), (8, 8), (1000, 8)])
 def test_the_newest_checkpoint_up_to_a_step_is_put_back(run_directory, state, limit, step):
-    assert put_back(RunDirectory(run_directory), state, limit) is (step is not None)
+    assert go_back(run_directory, state, limit) is (step is not None)
     if step is None:
         assert state.step == 50
         return
@@ -181,12 +191,12 @@ def test_the_newest_checkpoint_up_to_a_step_is_put_back(run_directory, state, li
 
 def test_a_damaged_checkpoint_is_passed_over(run_directory, state):
     (run_directory / "checkpoints/step-00000008/model.safetensors").write_bytes(b"")
-    assert put_back(RunDirectory(run_directory), state, 8)
+    assert go_back(run_directory, state, 8)
     assert state.step == 4
 
 
 def test_an_average_that_the_checkpoint_has_not_begins_anew(run_directory, state):
-    put_back(RunDirectory(run_directory), state, 8)
+    go_back(run_directory, state, 8)
     for name, parameter in state.model.named_parameters():
         assert torch.equal(state.average.tensors()[name], parameter)
     assert state.average.updates == 0

@@ -93,14 +93,31 @@ def test_what_a_killed_save_left_is_removed(workdir, tiny_config):
 def test_the_newest_and_the_best_checkpoint_stay(workdir, tiny_config, saved, keep, best, left):
     run = RunDirectory.create(tiny_config())
     save_at(run, *saved)
-    run.prune(keep, step=saved[-1], best_step=best)
+    run.prune(keep, step=saved[-1], best_step=best, good_step=-1)
     assert steps_left(run) == left
+
+
+@pytest.mark.parametrize(
+    ("good", "left"), [(-1, [4]), (0, [4]), (1, [1, 4]), (2, [2, 4]), (3, [3, 4]), (4, [4]), (9, [4])]
+)
+def test_the_newest_checkpoint_that_is_known_to_be_good_stays(workdir, tiny_config, good, left):
+    run = RunDirectory.create(tiny_config())
+    save_at(run, 1, 2, 3, 4)
+    run.prune(1, step=4, best_step=None, good_step=good)
+    assert steps_left(run) == left
+
+
+def test_a_good_checkpoint_need_not_be_of_the_step_that_was_judged(workdir, tiny_config):
+    run = RunDirectory.create(tiny_config())
+    save_at(run, 10, 20, 30)
+    run.prune(1, step=30, best_step=None, good_step=27)
+    assert steps_left(run) == [20, 30]
 
 
 def test_later_damaged_checkpoints_do_not_push_out_the_one_just_saved(workdir, tiny_config):
     run = RunDirectory.create(tiny_config())
     save_at(run, 4, 6, 20, 30)
-    run.prune(1, step=6, best_step=None)
+    run.prune(1, step=6, best_step=None, good_step=-1)
     assert steps_left(run) == [6, 20, 30]
 
 

@@ -1,6 +1,7 @@
 """One update: accumulation, clipping, the seed of dropout, and what happens when numbers are not finite."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -146,3 +147,29 @@ def test_with_a_gradient_scaler_an_overflow_is_skipped_and_the_scale_halved(make
     assert torch.equal(weights_of(updater.model), before)
     assert scaler.get_scale() == 512
     assert updater.state.step == 1
+
+
+class StoppedError(Exception):
+    """What a signal becomes."""
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 7])
+def test_an_update_that_is_left_half_way_leaves_everything_as_it_was(
+    make_updater, batch, split, weights_of, pieces
+):
+    calls = []
+
+    def stop():
+        calls.append(len(calls))
+        if len(calls) > pieces:
+            raise StoppedError
+
+    updater = replace(make_updater(torch.optim.AdamW), while_working=stop)
+    before = weights_of(updater.model)
+    with pytest.raises(StoppedError):
+        updater(split(batch, 8), LR)
+    assert len(calls) == pieces + 1  # the other micro-batches are not waited for
+    assert torch.equal(weights_of(updater.model), before)
+    assert all(p.grad is None for p in updater.model.parameters())
+    assert len(updater.state.optimizer.state) == 0
+    assert (updater.state.step, updater.state.tokens) == (0, 0)

@@ -21,6 +21,7 @@ from pellucid.evaluate.scoring import score_windows
 from pellucid.experiments.bench.peak import gemm_flops_per_s
 from pellucid.experiments.bench.synthetic import plan_synthetic, synthetic_split
 from pellucid.model import Transformer
+from pellucid.model.dropout import move_dropout
 from pellucid.model.stats import count_flops, count_parameters
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import peak_bytes
@@ -30,6 +31,9 @@ from pellucid.train.session import build_model, build_state, build_updater, make
 
 WARMUP_STEPS = 3
 """Updates before the clock runs: kernels are built in the first, and what they assumed may be mended in the next."""
+
+HALFWAY = 0.5
+"""The share of the run after which a dropout that moves is timed: its rate is 0 there only if it always is."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,12 @@ def _training(plan: Plan, objective: Objective, model: Transformer) -> Generator
     train, split = plan.config.train, synthetic_split(plan)
     state = build_state(plan, model)
     update = build_updater(plan, model, state)
+
+    def step() -> float:
+        if train.final_dropout is not None:
+            move_dropout(model, train.final_dropout, HALFWAY)
+        return update(loader.step(state.step), train.lr * train.schedule.factor(state.step, 0.0)).loss
+
     with TrainingLoader(
         split,
         objective.order(split, seed=train.seed),
@@ -171,7 +181,7 @@ def _training(plan: Plan, objective: Objective, model: Transformer) -> Generator
         micro_batch=plan.micro_batch,
         device=plan.device.torch,
     ) as loader:
-        yield lambda: update(loader.step(state.step), train.lr * train.schedule.factor(state.step, 0.0)).loss
+        yield step
 
 
 @contextmanager

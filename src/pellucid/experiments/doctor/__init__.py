@@ -46,11 +46,11 @@ class Diagnosis:
 def diagnose(*, device: str | None = None, full: bool = False, runs: Path = RUNS) -> Diagnosis:
     """Look at the machine and test its arithmetic; a second or two.
 
-    device: as for training; full: also build kernels with the compiler and compare them with eager ones (tens of
-    seconds). runs: where checkpoints would go, for the free space of that disk. Raises ConfigError for a device that
-    is not here.
+    device: as for training; full: also build kernels with the compiler and, where it works, compare them with eager
+    ones (tens of seconds). runs: where checkpoints would go, for the free space of that disk. Raises ConfigError for a
+    device that is not here.
     """
-    chosen = choose_device(device)
+    chosen = choose_device(device).tried() if full else choose_device(device)
     precision = choose_precision("auto", chosen)
     return Diagnosis(
         machine=look_around(runs),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pellucid.model.kernels.short import LONGEST
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision
+from pellucid.train.techniques import Techniques
 
 
 @dataclass(frozen=True)
@@ -17,16 +18,17 @@ class Choice:
 
 
 _ATTENTION = {
-    "cpu": (
-        f"batched products up to {LONGEST} tokens in bf16, else torch's fused kernel",
-        "the faster one for training at each length",
-    ),
+    "cpu": ("torch's fused kernel", "the fastest one in this precision; short windows have another in bf16"),
     "cuda": (
         "torch's fused kernel (flash); FlexAttention for masks and soft-caps",
         "the scores are never all in memory",
     ),
     "mps": ("torch's fused kernel", "what Metal has"),
 }
+_ATTENTION_BF16_CPU = (
+    f"batched products up to {LONGEST} tokens, torch's fused kernel above",
+    "the faster one for training in bf16 at each length",
+)
 _DETERMINISM = {
     "cpu": (
         "to the bit, for equal threads and versions",
@@ -42,7 +44,8 @@ _DETERMINISM = {
 
 
 def choices(device: Device, precision: Precision) -> tuple[Choice, ...]:
-    """Device, number format, compiler, attention and determinism, each with its reason."""
+    """Device, number format, compiler, attention, techniques, optimizer and determinism, each with its reason."""
+    is_bf16_cpu = device.type == "cpu" and precision.name == "bf16"
     return (
         Choice("device", device.type, device.reason),
         Choice("precision", precision.name, precision.reason),
@@ -52,6 +55,16 @@ def choices(device: Device, precision: Precision) -> tuple[Choice, ...]:
             "train.tf32=true turns it on" if device.has_tf32 else "a format of NVIDIA GPUs from Ampere on",
         ),
         Choice("torch.compile", "in long runs" if device.can_compile else "off", device.compile_reason),
-        Choice("attention", *_ATTENTION[device.type]),
+        Choice("attention", *(_ATTENTION_BF16_CPU if is_bf16_cpu else _ATTENTION[device.type])),
+        Choice(
+            "techniques",
+            Techniques().resolved(precision).line.removeprefix("techniques: "),
+            "chosen for the device and its precision; train.techniques turns each on or off",
+        ),
+        Choice(
+            "optimizer",
+            "AdamW by torch's fused kernel",
+            "where a config names no other; its loop over parameters is slower",
+        ),
         Choice("determinism", *_DETERMINISM[device.type]),
     )

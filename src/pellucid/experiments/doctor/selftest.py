@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pellucid.experiments.doctor.update import compare_updates
 from pellucid.model import DecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision
@@ -43,7 +44,9 @@ def self_test(
     compiles: bool = False,
     build: Callable[[], DecoderLM] = tiny_model,
 ) -> SelfTest:
-    """Compare every way of computing that a run here would use. compiles: compiled blocks too."""
+    """Compare what a run of a decoder here would compute with by default: the device, its number format, a training
+    update with its techniques and optimizer, cached decoding. compiles: compiled blocks too.
+    """
     where = device.torch
     with _deterministic() as undetermined:
         found = [*compare_with_cpu(where, build)]
@@ -51,6 +54,7 @@ def self_test(
         if precision.name != "fp32":
             narrow = run_pass(build(), where, context=precision.autocast())
             found += compare(f"{precision.name} against fp32", narrow, plain, TOLERANCE_NARROW)
+        found += compare_updates(precision, plain, build)
         if compiles:
             compiled = run_pass(_compiled(build()), where)
             found += compare("compiled blocks against eager ones", compiled, plain, TOLERANCE_FP32)

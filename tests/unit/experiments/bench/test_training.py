@@ -11,7 +11,7 @@ from pellucid.experiments.bench import peak
 from pellucid.experiments.bench.synthetic import plan_synthetic, synthetic_split
 from pellucid.experiments.bench.training import ROWS, WARMUP_STEPS, find_row, measure
 from pellucid.model.block import Block
-from pellucid.runtime.device import choose_device
+from pellucid.runtime.device import Device, choose_device
 from pellucid.train.opening import open_data, plan_run
 
 SMALL = ("model.d_model=16", "model.num_heads=2", "model.max_seq_len=32", "train.precision=fp32")
@@ -62,7 +62,7 @@ def test_the_plan_is_that_of_the_run(cpu, tiny_config):
 
 def test_a_run_of_epochs_counts_as_long(tiny_config):
     config = tiny_config("train.steps=", "train.epochs=1")
-    able = replace(choose_device("cpu"), can_compile=True)
+    able = Device("cpu", "made up", has_bf16=False, can_compile=True, compile_reason="made up")
     assert plan_synthetic(config, able)[0].compiled
     assert not plan_synthetic(tiny_config(), able)[0].compiled
 
@@ -103,6 +103,14 @@ def test_activation_checkpointing_runs_each_block_twice(cpu, tiny_config, monkey
         measure(tiny_config(), cpu, row, steps=1)
         counts.append(len(calls))
     assert counts == [WARMUP_STEPS + 1, 2 * (WARMUP_STEPS + 1)]
+
+
+def test_a_dropout_that_moves_is_timed_as_a_run_has_it(cpu, tiny_config):
+    still, moving = (
+        measure(tiny_config(*words), cpu, TRAINING, steps=1).first_loss
+        for words in ((), ("train.final_dropout=0.9",))
+    )
+    assert still != moving
 
 
 def test_an_unknown_row_is_refused_with_those_that_there_are():
