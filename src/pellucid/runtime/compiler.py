@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 
 import torch
@@ -18,7 +19,8 @@ def compiler_fault(device_type: str) -> str | None:
     cache on the disk has the kernel. Asked only before a run that would compile.
     """
     try:
-        torch.compile(_kernel, dynamic=False, fullgraph=True)(torch.ones(64, device=device_type))
+        with warnings.catch_warnings(action="ignore"):  # torch's own, which are errors in some processes
+            torch.compile(_kernel, dynamic=False, fullgraph=True)(torch.ones(64, device=device_type))
     except Exception as error:  # whatever a compiler, a loader or torch itself raises: eager training works
         return f"kernels cannot be built: {_useful_line(error)}"
     return None

@@ -108,7 +108,7 @@ def fitting(workdir, tiny_config, monkeypatch):
             data.shards.train, order, objective=objective, batch_windows=8, micro_batch=8
         ) as loader:
             batch = loader.step(0)
-        whole, plans = Updater.gradients, []
+        whole, plans = Updater._gradients, []
 
         def gradients(self, pieces):
             mean = whole(self, pieces)  # so that gradients are there when memory runs out
@@ -116,7 +116,7 @@ def fitting(workdir, tiny_config, monkeypatch):
                 raise error or RuntimeError("DefaultCPUAllocator: can't allocate memory\nframe #0")
             return mean
 
-        monkeypatch.setattr(Updater, "gradients", gradients)
+        monkeypatch.setattr(Updater, "_gradients", gradients)
         return FittingUpdate(updater, plan, objective, Path("runs/x"), plans.append), batch, plans
 
     return make
