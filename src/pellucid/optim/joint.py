@@ -12,7 +12,7 @@ class JointOptimizer(torch.optim.Optimizer):
     """Steps its parts one after another.
 
     `param_groups` are the parts' own, so that a rate set here is theirs; `state` is one mapping that they share, to be
-    changed in place (`load_state_dict` would put another one here alone).
+    changed in place.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -27,3 +27,8 @@ class JointOptimizer(torch.optim.Optimizer):
             raise ValueError("JointOptimizer.step takes no closure; compute the gradients before it")
         for part in self.parts:
             part.step()
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        """Refused: it would put a new mapping here, and the parts would go on with theirs."""
+        del state_dict
+        raise NotImplementedError("change JointOptimizer.state in place, as TrainState.restore does")

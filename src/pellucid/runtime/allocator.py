@@ -1,4 +1,4 @@
-"""How the C library hands out memory while a model is trained on the CPU."""
+"""How freed memory is kept for what needs it next, and given back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 _USUAL = {_M_MMAP_MAX: 65536, _M_TRIM_THRESHOLD: 128 << 10}
@@ -30,6 +32,15 @@ def freed_memory_kept() -> Generator[None]:
     finally:
         _set(library, _USUAL)
         library.malloc_trim(0)
+
+
+def release_freed_memory() -> None:
+    """Give back what was freed and kept: for when memory ran out, and what is needed next has another size."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def can_keep_memory() -> bool:

@@ -173,7 +173,8 @@ class Loop:
         state.evaluation_due = False
         if not math.isfinite(score.loss):
             return f"the validation loss is {score.loss}", Request.NOTHING
-        if state.average is None:  # else other weights were scored
+        # Averaged weights are others than those that go on; a row of faults has yet to show whether it ends.
+        if state.average is None and not state.health.skipped_in_a_row:
             state.health.good_step = state.step
         is_best = state.best_loss is None or score.loss < state.best_loss
         if is_best:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pellucid.data.loader import TensorBatch
 from pellucid.data.objectives import Objective
 from pellucid.errors import TrainingError
 from pellucid.model.stats import on_meta
+from pellucid.runtime.allocator import release_freed_memory
 from pellucid.runtime.memory import is_out_of_memory, peak_bytes, total_bytes
 from pellucid.train.memory import estimate_activations
 from pellucid.train.optimizer import count_training_state
@@ -69,6 +71,7 @@ class FittingUpdate:
         is_alone = self.plan.world == 1  # what others have done of this step cannot be done again by one
         if smaller is None or not is_alone or self.plan.config.train.out_of_memory == "stop":
             raise self._failure(said)
+        release_freed_memory()
         self.plan = self.plan.with_micro_batch(smaller, f"out of memory with {self.plan.micro_batch}")
         self.recut(self.plan)
 
@@ -101,6 +104,19 @@ class FittingUpdate:
         if smaller is not None and train.out_of_memory == "stop":
             ways.append("or, to have that done by itself from now on, add train.out_of_memory=halve")
         return "\n  ".join(["Go on with:", *ways])
+
+
+@contextmanager
+def naming_shortage(what: str, way_out: str) -> Generator[None]:
+    """Memory that runs out inside is told as a TrainingError that says in what, and the way out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in {what} ({_first_line(error)}). The checkpoints saved before are kept: {way_out}"
+        ) from None
 
 
 def _next_smaller(micro_batch: int) -> int | None:

@@ -45,12 +45,13 @@ from pellucid.train.hooks import (
     PeriodicSave,
     Progress,
     Samples,
+    go_on,
 )
 from pellucid.train.loop import Limits, Loop
 from pellucid.train.numerics import require_sound
 from pellucid.train.opening import OpenedData, build_objective
 from pellucid.train.optimizer import build_optimizer, count_training_state
-from pellucid.train.out_of_memory import FittingUpdate
+from pellucid.train.out_of_memory import FittingUpdate, naming_shortage
 from pellucid.train.plan import Plan
 from pellucid.train.recorder import Record, Recorder
 from pellucid.train.rollback import forget_later, newest_whole, put_back
@@ -163,7 +164,7 @@ class Session:
         # The interrupt is the last, so that it knows of a signal that came while another one worked.
         side_jobs = [*standard, self.interrupt, *hooks] if self.processes.is_main else [self.interrupt]
         # Of several processes none may leave the others waiting for its gradient.
-        check = self.interrupt.check if self.processes.world == 1 else lambda: None
+        check = self.interrupt.check if self.processes.world == 1 else go_on
         loader = TrainingLoader(
             self.data.shards.train,
             self.order,
@@ -256,7 +257,7 @@ class Session:
         now = environment(torch.get_num_threads(), self.plan.device.type, self.processes.world)
         record = Recorder(
             self.run.path,
-            replace(update, processes=ALONE, while_working=lambda: None),
+            replace(update, processes=ALONE, while_working=go_on),
             lambda: self.plan,
             {**self.run.read_environment(), **now},
             self.console,
@@ -285,7 +286,9 @@ class Session:
         return score
 
     def _score(self) -> Perplexity | None:
-        with self.state.evaluated_weights(), suppress(InterruptedWorkError):
+        # Several windows are scored at once; one always needs less than an update.
+        shortage = self._naming_shortage("evaluation", f"train.eval_tokens={self.plan.seq_len}")
+        with shortage, self.state.evaluated_weights(), suppress(InterruptedWorkError):
             return evaluate_split(
                 self.model,
                 self.data.tokenizer,
@@ -332,7 +335,8 @@ class Session:
             update={"max_new_tokens": config.sample_tokens, "seed": config.seed}
         )
         try:
-            with self.state.evaluated_weights(), self.plan.precision.autocast():
+            shortage = self._naming_shortage("sample", "train.sample_tokens=0")
+            with shortage, self.state.evaluated_weights(), self.plan.precision.autocast():
                 generation = generate_text(
                     self.model,
                     self.data.tokenizer,
@@ -344,6 +348,12 @@ class Session:
             return None
         self.last_sample = generation.text
         return generation.text
+
+    def _naming_shortage(self, what: str, change: str) -> AbstractContextManager[None]:
+        return naming_shortage(
+            f"the {what} after step {self.state.step}",
+            f"go on with pellucid train --resume {self.run.path} {change}",
+        )
 
 
 def require_checkpoint_space(plan: Plan, path: Path) -> None:
@@ -390,7 +400,7 @@ def build_updater(
     model: Transformer,
     state: TrainState,
     processes: Processes = ALONE,
-    while_working: Callable[[], None] = lambda: None,
+    while_working: Callable[[], None] = go_on,
 ) -> Updater:
     """What turns the plan's batches into updates."""
     train = plan.config.train

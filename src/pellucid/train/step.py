@@ -17,6 +17,7 @@ from pellucid.model import LanguageModel, Recompute
 from pellucid.runtime.distributed import ALONE, Processes
 from pellucid.runtime.precision import Precision
 from pellucid.runtime.seeding import seed_torch
+from pellucid.train.hooks import go_on
 from pellucid.train.parallel import Forward, ParallelForward
 from pellucid.train.state import TrainState
 
@@ -33,10 +34,6 @@ class Outcome:
     """overflow: the gradient scaler had scaled too far, as now and then is expected, and has come down. not finite:
     the loss or the gradient is at fault. In both cases weights and optimizer are as they were.
     """
-
-
-def _go_on() -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Updater:
     window_tokens: int
     """Ids of the text that a row of a batch was cut from, whatever part of them is an input or a target."""
 
-    while_working: Callable[[], None] = _go_on
+    while_working: Callable[[], None] = go_on
     """Called before each micro-batch. What it raises leaves the update undone, and everything as it was."""
     processes: Processes = ALONE
     """Those that train together: each one's batch is its share, loss and gradient are those of all shares."""

@@ -53,3 +53,8 @@ def test_a_gradient_scaler_unscales_every_part_and_skips_all_where_one_overflowe
 def test_a_closure_is_refused(joint) -> None:
     with pytest.raises(ValueError, match="takes no closure; compute the gradients before it"):
         joint.step(lambda: 0.0)
+
+
+def test_a_stored_state_is_not_put_where_the_parts_would_not_see_it(joint) -> None:
+    with pytest.raises(NotImplementedError, match=r"change JointOptimizer\.state in place"):
+        joint.load_state_dict(joint.state_dict())

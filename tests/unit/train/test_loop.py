@@ -294,6 +294,20 @@ def test_a_validation_loss_that_is_not_finite_sends_the_run_back_too(monkeypatch
     ]
 
 
+def test_an_evaluation_makes_its_step_good_but_not_inside_a_row_of_faults(monkeypatch):
+    """Weights inside a row may be what it comes from: a checkpoint of them must not be what it goes back to."""
+    requests = {("evaluation", 2): Request.SAVE, ("evaluation", 4): Request.SAVE}
+    world = World(monkeypatch, steps=6, eval_every=2, losses=[1.0] * 9, faulty=[4, 5], requests=requests)
+    good = []
+    world.loop.hooks[1].on_evaluation = lambda facts: (
+        good.append((facts.step, world.state.health.good_step)) or Request.NOTHING
+    )
+    world.run()
+    assert good[:2] == [(2, 2), (4, 2)]  # the third update was finite, which vouches for step 2 only
+    assert world.saved[:2] == [2, 4]
+    assert ("rollback", 5, 2) in world.log
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_without_a_checkpoint_it_ends_the_run_and_saves_nothing(monkeypatch, loss):
     world = World(monkeypatch, steps=4, eval_every=2, losses=[1.0, loss])

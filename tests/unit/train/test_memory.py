@@ -1,5 +1,6 @@
 """The largest micro-batch, and an update that runs out of memory: both with made-up memory."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from pellucid.data.loader import TrainingLoader
 from pellucid.errors import TrainingError
 from pellucid.runtime.device import choose_device
+from pellucid.train import resume, session
 from pellucid.train.fitting import climb, with_fitting_micro_batch
 from pellucid.train.opening import build_objective, open_data, plan_run
 from pellucid.train.out_of_memory import FittingUpdate
@@ -198,3 +200,24 @@ def test_a_plan_in_other_pieces_is_the_same_run(workdir, tiny_config):
     cut = plan.with_micro_batch(2, "for a test")
     assert cut.batch_windows == plan.batch_windows
     assert replace(cut, config=plan.config, micro_batch=8, accumulation=1, reasons=plan.reasons) == plan
+
+
+@pytest.mark.parametrize(
+    ("work", "name", "change"),
+    [
+        ("evaluate_split", "evaluation", "train.eval_tokens=16"),
+        ("generate_text", "sample", "train.sample_tokens=0"),
+    ],
+)
+def test_where_memory_runs_out_between_updates_is_said(train_tiny, monkeypatch, work, name, change) -> None:
+    def runs_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("there is no more")
+
+    told = (
+        rf"^out of memory in the {name} after step 4 \(there is no more\)\. The checkpoints saved before are kept: "
+        rf"go on with pellucid train --resume runs/debug-001 {re.escape(change)}$"
+    )
+    with monkeypatch.context() as scarce, pytest.raises(TrainingError, match=told):
+        scarce.setattr(session, work, runs_out)
+        train_tiny("train.sample_tokens=5")
+    assert resume(Path("runs/debug-001"), [change]).end.reason == "finished"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the update under way, save, leave. A second Ctrl-C leaves at once."""
+"""Ctrl-C and SIGTERM: leave the work under way at the next good moment, save, end. A second Ctrl-C ends at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts,
 from pellucid.train.hooks.base import Hook
 
 
+def go_on() -> None:
+    """What is called in place of `Interrupt.check` where nothing interrupts."""
+
+
 class InterruptedWorkError(Exception):
     """Work that may be left half-done, such as an evaluation, was left because of a signal."""
 
@@ -19,8 +23,8 @@ class InterruptedWorkError(Exception):
 class Interrupt(Hook):
     """Turns the first signal into a request to save and stop. Outside the main thread it does nothing.
 
-    What lasts long between two updates (an evaluation, a sample, waiting for data) calls `check` now and then, so
-    that the save comes soon after the signal.
+    What lasts long (the micro-batches of an update, an evaluation, a sample, waiting for data) calls `check` now and
+    then, so that the save comes soon after the signal; what it leaves is done again when the run is resumed.
     """
 
     def __init__(self) -> None:
@@ -38,7 +42,7 @@ class Interrupt(Hook):
             self.restore()
             raise KeyboardInterrupt
         self.received = number
-        os.write(2, b"\nstopping: saving after this update (once more to leave at once)\n")
+        os.write(2, b"\nstopping: saving (once more to leave at once)\n")
 
     def check(self) -> None:
         """Raise InterruptedWorkError once a signal has come."""
