@@ -101,16 +101,19 @@ class _Tiled(torch.autograd.Function):
         wide = torch.float64 if states.dtype == torch.float64 else torch.float32
         narrow_states, narrow_table = states.to(compute), table.to(compute)
         of_states, of_table = (
-            torch.zeros(tensor.shape, dtype=wide, device=tensor.device) if wanted else None
+            torch.empty(tensor.shape, dtype=wide, device=tensor.device) if wanted else None
             for tensor, wanted in zip((states, table), ctx.needs_input_grad, strict=False)
         )
+        if of_table is not None:
+            of_table[settings.vocab_size if len(states) else 0 :] = 0  # the rest is set by the first chunk
         sums = torch.zeros(2, dtype=wide, device=states.device)
         rows = max(1, _CHUNK_BYTES // (settings.vocab_size * compute.itemsize))
         with torch.autocast(kind, enabled=False):
             for part in (slice(first, first + rows) for first in range(0, len(states), rows)):
                 chunk = _Chunk(narrow_states[part], targets[part], weights[part].to(wide), settings, kernels)
                 sums += chunk.sums(narrow_table)
-                chunk.differentiate(narrow_table, None if of_states is None else of_states[part], of_table)
+                of_part = None if of_states is None else of_states[part]
+                chunk.differentiate(narrow_table, of_part, of_table, is_first=part.start == 0)
         ctx.save_for_backward(of_states, of_table)
         ctx.dtypes = states.dtype, table.dtype
         objective, cross_entropy = sums.unbind()
@@ -168,13 +171,17 @@ class _Chunk:
             loss = loss + settings.z_loss * self.log_sum.square()
         return torch.stack([self.weights @ loss, self.weights @ cross_entropy])
 
-    def differentiate(self, table: Tensor, of_states: Tensor | None, of_table: Tensor | None) -> None:
-        """Add the objective's gradients to those of the states and the table; the logits are given up on the way."""
-        settings = self.settings
+    def differentiate(
+        self, table: Tensor, of_states: Tensor | None, of_table: Tensor | None, *, is_first: bool
+    ) -> None:
+        """Set the objective's gradient by the states; set the one by the table, or add to it if not the first chunk.
+
+        The logits are given up on the way.
+        """
+        settings, wide = self.settings, self.weights
         at_target = self._at_target()
-        sum_of_states = (
-            torch.zeros_like(self.states.T, dtype=self.weights.dtype) if of_states is not None else None
-        )
+        # Of the shape that the products have, and not a view: adding to a transposed matrix takes nine times as long.
+        sum_of_states = None if of_states is None else wide.new_zeros(self.states.shape[::-1])
         for tile in self.tiles:
             gradient = self.kernels.gradient(
                 self.logits.pop(0), self.log_sum, self.weights, *settings.numbers
@@ -183,9 +190,10 @@ class _Chunk:
             value = torch.where(is_here, at_target.to(gradient.dtype), gradient[places])
             gradient.index_put_(places, value)
             if sum_of_states is not None:
-                sum_of_states += (table[tile].T.contiguous() @ gradient).to(sum_of_states.dtype)
+                sum_of_states += table[tile].T.contiguous() @ gradient
             if of_table is not None:
-                of_table[tile] += (gradient @ self.states).to(of_table.dtype)
+                add = of_table[tile].copy_ if is_first else of_table[tile].add_
+                add(gradient @ self.states)
         if of_states is not None and sum_of_states is not None:
             of_states.copy_(sum_of_states.T)
 

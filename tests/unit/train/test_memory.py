@@ -217,7 +217,8 @@ def test_where_memory_runs_out_between_updates_is_said(train_tiny, monkeypatch, 
         rf"^out of memory in the {name} after step 4 \(there is no more\)\. The checkpoints saved before are kept: "
         rf"go on with pellucid train --resume runs/debug-001 {re.escape(change)}$"
     )
-    with monkeypatch.context() as scarce, pytest.raises(TrainingError, match=told):
+    with monkeypatch.context() as scarce:
         scarce.setattr(session, work, runs_out)
-        train_tiny("train.sample_tokens=5")
+        with pytest.raises(TrainingError, match=told):
+            train_tiny("train.sample_tokens=5")
     assert resume(Path("runs/debug-001"), [change]).end.reason == "finished"
