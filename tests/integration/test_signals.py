@@ -67,3 +67,22 @@ def test_sigterm_in_a_long_evaluation_saves_at_once_and_leaves_the_evaluation_fo
     checkpoint.verify(saved)
     assert saved.name == "step-00000004"
     assert checkpoint.load_train_values(saved)["evaluation_due"] is True
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_long_update_leaves_it_and_a_resumed_run_makes_it_again(
+    train_tiny, tiny, start, wait_until, workdir
+):
+    words = ("train.batch_tokens=65536", "train.micro_batch=1", "train.steps=1", "model.dropout=0.1")
+    process = start("train", *tiny, *words)
+    log = workdir / "runs/debug-001/metrics.jsonl"
+    wait_until(lambda: (log.exists() and b'"start"' in log.read_bytes()) or process.poll() is not None)
+    time.sleep(0.3)  # of about ten seconds that the update takes
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM
+    assert [(fact["event"], fact["step"]) for fact in read_facts(log)] == [("start", 0), ("end", 0)]
+    checkpoint.verify(log.parent / "checkpoints/step-00000000")
+    assert main(["train", "--resume", "runs/debug-001"]) == 0
+    assert compare_runs(train_tiny(*words).directory, log.parent) == []

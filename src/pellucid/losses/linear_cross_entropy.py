@@ -7,7 +7,8 @@ dropped. They are computed and used in tiles of ids that stay in the processor's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ from pellucid.model.interface import Head, soft_cap
 
 _CHUNK_BYTES = 128 << 20
 """Of a chunk's logits. A larger chunk means fewer sums over the table's gradient."""
+_GROUP_IDS = 32
+"""Ids of a tile that are looked at together."""
 _SCORING_BYTES = 64 << 20
 """Of float32 logits while scoring."""
 
@@ -80,9 +83,15 @@ class _Settings:
     softcap: float | None
     tile_ids: int | None
 
-    @property
-    def numbers(self) -> tuple[float, float, int, float | None]:
-        return self.label_smoothing, self.z_loss, self.vocab_size, self.softcap
+    def tiles(self) -> Iterator[tuple[slice, int]]:
+        """The ids of each tile, and of how many ids its groups are: a divisor. Rows that pad the table are in none."""
+        width, ids = self.tile_ids or self.vocab_size, self.vocab_size
+        group = math.gcd(width, _GROUP_IDS) if self.tile_ids else width
+        grouped = ids - ids % group
+        for first in range(0, grouped, width):
+            yield slice(first, min(grouped, first + width)), group
+        if grouped < ids:
+            yield slice(grouped, ids), ids - grouped
 
 
 class _Tiled(torch.autograd.Function):
@@ -132,8 +141,8 @@ class _Tiled(torch.autograd.Function):
 class _Chunk:
     """Some positions: first the sums of their losses, then, tile by tile, the gradients of states and table.
 
-    A tile holds the logits of some ids, [ids, positions]: a row an id, so that the gradient of the table's rows is a
-    product of two contiguous matrices, which oneDNN computes at twice the speed of one with a transposed left factor.
+    A tile is some ids, [ids, positions]: a row an id, so that the gradient of the table's rows is a product of two
+    contiguous matrices, which oneDNN computes at twice the speed of one with a transposed left factor.
     """
 
     def __init__(
@@ -146,23 +155,23 @@ class _Chunk:
         self.positions = torch.arange(len(targets), device=targets.device)
         self.of_target = torch.zeros_like(weights)
         """The logit of each position's target."""
-        ids = settings.vocab_size  # the rows beyond pad the table: they have no probability and no gradient
-        width = settings.tile_ids or ids
-        self.tiles = [slice(first, min(ids, first + width)) for first in range(0, ids, width)]
-        self.logits: list[Tensor] = []
+        self.tiles: list[_Tile] = []
 
     def sums(self, table: Tensor) -> Tensor:
         """(objective, cross-entropy), each weighted and summed."""
         settings, total = self.settings, torch.zeros_like(self.weights)
-        for tile in self.tiles:
-            logits = table[tile] @ self.states.T
-            self.log_sum = self.kernels.add_log_sum(logits, self.log_sum, settings.softcap)
+        for ids, group in settings.tiles():
+            logits = table[ids] @ self.states.T
             if settings.label_smoothing:
                 total += _capped(logits, settings.softcap, total.dtype).sum(dim=0)
-            is_here, places = self._targets_in(tile)
+            is_here, places = self._targets_in(ids)
             found = _capped(logits[places], settings.softcap, total.dtype)
             self.of_target = torch.where(is_here, found, self.of_target)
-            self.logits.append(logits)
+            groups = logits.unflatten(0, (-1, group))
+            exponentials, largest, slope, self.log_sum = self.kernels.exponentials(
+                groups, self.log_sum, settings.softcap
+            )
+            self.tiles.append(_Tile(ids, exponentials, largest, slope))
         cross_entropy = loss = self.log_sum - self.of_target
         if settings.label_smoothing:
             uniform = self.log_sum - total / settings.vocab_size
@@ -176,23 +185,31 @@ class _Chunk:
     ) -> None:
         """Set the objective's gradient by the states; set the one by the table, or add to it if not the first chunk.
 
-        The logits are given up on the way.
+        The tiles are given up on the way.
         """
         settings, wide = self.settings, self.weights
         at_target = self._at_target()
         # Of the shape that the products have, and not a view: adding to a transposed matrix takes nine times as long.
         sum_of_states = None if of_states is None else wide.new_zeros(self.states.shape[::-1])
-        for tile in self.tiles:
+        while self.tiles:
+            tile = self.tiles.pop(0)
             gradient = self.kernels.gradient(
-                self.logits.pop(0), self.log_sum, self.weights, *settings.numbers
-            )
-            is_here, places = self._targets_in(tile)
+                tile.exponentials,
+                tile.largest,
+                tile.slope,
+                self.log_sum,
+                self.weights,
+                settings.label_smoothing,
+                settings.z_loss,
+                settings.vocab_size,
+            ).flatten(0, 1)
+            is_here, places = self._targets_in(tile.ids)
             value = torch.where(is_here, at_target.to(gradient.dtype), gradient[places])
             gradient.index_put_(places, value)
             if sum_of_states is not None:
-                sum_of_states += table[tile].T.contiguous() @ gradient
+                sum_of_states += table[tile.ids].T.contiguous() @ gradient
             if of_table is not None:
-                add = of_table[tile].copy_ if is_first else of_table[tile].add_
+                add = of_table[tile.ids].copy_ if is_first else of_table[tile.ids].add_
                 add(gradient @ self.states)
         if of_states is not None and sum_of_states is not None:
             of_states.copy_(sum_of_states.T)
@@ -207,37 +224,61 @@ class _Chunk:
             gradient = gradient * (1 - (self.of_target / settings.softcap).square())
         return gradient * self.weights
 
-    def _targets_in(self, tile: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Whether each position's target is among the tile's ids, and where in the tile: anywhere, if it is not."""
-        rows = self.targets - tile.start
-        is_here = (rows >= 0) & (rows < tile.stop - tile.start)
-        return is_here, (rows.clamp(0, tile.stop - tile.start - 1), self.positions)
+    def _targets_in(self, ids: slice) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Whether each position's target is among the ids, and where in their tile: anywhere, if it is not."""
+        rows = self.targets - ids.start
+        is_here = (rows >= 0) & (rows < ids.stop - ids.start)
+        return is_here, (rows.clamp(0, ids.stop - ids.start - 1), self.positions)
 
 
-def _add_log_sum(logits: Tensor, log_sum: Tensor, softcap: float | None) -> Tensor:
-    """Log Σ exp over a tile's ids and what came before them."""
-    return torch.logaddexp(log_sum, _capped(logits, softcap, log_sum.dtype).logsumexp(dim=0))
+@dataclass(frozen=True)
+class _Tile:
+    """What is kept of a tile's logits, [groups, ids of a group, positions], until all of them are known."""
+
+    ids: slice
+    exponentials: Tensor
+    """exp(logit - the largest of its group), in the logits' dtype: one exponential an entry for loss and gradient."""
+    largest: Tensor
+    """[groups, positions]"""
+    slope: Tensor | None
+    """Of the soft-cap, where there is one."""
+
+
+def _exponentials(
+    logits: Tensor, log_sum: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """What a `_Tile` keeps, and log Σ exp over its ids and those before them.
+
+    By groups of rows that fit the nearest cache: down all rows of a tile at once, a processor would wait for memory.
+    """
+    capped = _capped(logits, softcap, log_sum.dtype)
+    largest = capped.amax(dim=1)
+    exponentials = (capped - largest.unsqueeze(1)).exp()
+    of_tile = (largest + exponentials.sum(dim=1).log()).logsumexp(dim=0)
+    slope = None if softcap is None else (1 - (capped / softcap).square()).to(logits.dtype)
+    return exponentials.to(logits.dtype), largest, slope, torch.logaddexp(log_sum, of_tile)
 
 
 def _gradient(
-    logits: Tensor,
+    exponentials: Tensor,
+    largest: Tensor,
+    slope: Tensor | None,
     log_sum: Tensor,
     weights: Tensor,
     label_smoothing: float,
     z_loss: float,
     vocab_size: int,
-    softcap: float | None,
 ) -> Tensor:
     """The objective's gradient by a tile's logits, in their dtype, but for what the targets add to it."""
-    capped = _capped(logits, softcap, weights.dtype)
-    gradient = (capped - log_sum).exp()
+    scale = (largest - log_sum).exp() * weights
     if z_loss:
-        gradient = gradient * (1 + 2 * z_loss * log_sum)
+        scale = scale * (1 + 2 * z_loss * log_sum)
+    gradient = exponentials.to(weights.dtype) * scale.unsqueeze(1)
     if label_smoothing:
-        gradient = gradient - label_smoothing / vocab_size
-    if softcap is not None:
-        gradient = gradient * (1 - (capped / softcap).square())
-    return (gradient * weights).to(logits.dtype)
+        gradient = gradient - label_smoothing / vocab_size * weights
+    if slope is not None:
+        gradient = gradient * slope
+    return gradient.to(exponentials.dtype)
 
 
 def _capped(logits: Tensor, softcap: float | None, dtype: torch.dtype) -> Tensor:
@@ -248,13 +289,13 @@ def _capped(logits: Tensor, softcap: float | None, dtype: torch.dtype) -> Tensor
 class _Kernels:
     """The work on a tile besides matrix products: as it stands, or built by torch.compile."""
 
-    add_log_sum: Callable[..., Tensor] = _add_log_sum
+    exponentials: Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor]] = _exponentials
     gradient: Callable[..., Tensor] = _gradient
 
     @classmethod
     def compiled(cls) -> _Kernels:
         # One graph for every length of a chunk and width of a tile: dynamo gives up a function after eight graphs.
-        return cls(torch.compile(_add_log_sum, dynamic=True), torch.compile(_gradient, dynamic=True))
+        return cls(torch.compile(_exponentials, dynamic=True), torch.compile(_gradient, dynamic=True))
 
 
 def token_losses(states: Float[Tensor, "N D"], head: Head, targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
