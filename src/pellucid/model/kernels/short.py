@@ -46,9 +46,8 @@ def short_attention(
 def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """q, k, v [N, T, E] of N = B·H heads → (output [N, T, E], probabilities [N, T, T])."""
     time = q.shape[1]
-    scores = torch.bmm(q, k.transpose(1, 2))
-    scores += torch.full((time, time), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
-    p = scores.softmax(dim=-1)
+    mask = torch.full((time, time), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
+    p = torch.baddbmm(mask, q, k.transpose(1, 2)).softmax(dim=-1)
     return torch.bmm(p, v), p
 
 
