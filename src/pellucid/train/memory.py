@@ -6,7 +6,9 @@ from pellucid.data.objectives import CausalConfig, Objective
 from pellucid.model import Transformer
 from pellucid.model.kernels.short import LONGEST
 from pellucid.model.stats import estimate_activation_bytes
-from pellucid.train.plan import Plan
+from pellucid.runtime.memory import total_bytes
+from pellucid.train.optimizer import count_training_state
+from pellucid.train.plan import Plan, largest_divisor
 
 
 def estimate_activations(plan: Plan, objective: Objective, model: Transformer, micro_batch: int = 0) -> int:
@@ -20,6 +22,15 @@ def estimate_activations(plan: Plan, objective: Objective, model: Transformer, m
         recompute=plan.config.train.activation_checkpointing,
         score_bytes=_score_bytes(plan, objective.decoder_len),
     ).hidden
+
+
+def within_memory(plan: Plan, objective: Objective, model: Transformer) -> Plan:
+    """In smaller micro-batches where, beside weights and optimizer, half the memory is estimated to be too little."""
+    room = total_bytes(plan.device.type) // 2 - count_training_state(model, plan.config.train).total
+    fitting = room // estimate_activations(plan, objective, model, micro_batch=1)
+    if fitting >= plan.micro_batch:
+        return plan
+    return plan.with_micro_batch(largest_divisor(plan.share_windows, fitting), "for want of memory")
 
 
 def _score_bytes(plan: Plan, target_len: int) -> int:

@@ -18,14 +18,13 @@ from pellucid.data.order import Order
 from pellucid.data.progress import Progress, Report
 from pellucid.data.shards import Split, TokenData, open_shards
 from pellucid.errors import ConfigError, TokenizerError
-from pellucid.model import EncoderDecoderConfig, Transformer
-from pellucid.model.stats import count_flops, estimate_activation_bytes, on_meta
+from pellucid.model import EncoderDecoderConfig
+from pellucid.model.stats import count_flops, on_meta
 from pellucid.runtime.console import StatusLine
 from pellucid.runtime.device import Device
-from pellucid.runtime.memory import total_bytes
 from pellucid.tokenizers import Tokenizer
 from pellucid.train.config import RunConfig
-from pellucid.train.optimizer import count_training_state
+from pellucid.train.memory import within_memory
 from pellucid.train.plan import Plan, make_plan
 
 
@@ -126,18 +125,17 @@ def resolve(
     """The plan of a run whose ids come from this tokenizer. windows_per_epoch: wanted where train.epochs is given."""
     seq_len = config.train.seq_len or config.model.max_seq_len
     sized = config.model.model_copy(update={"vocab_size": config.model.vocab_size or tokenizer.vocab_size})
-    return make_plan(
+    model = on_meta(sized)
+    plan = make_plan(
         config,
         device,
         vocab_size=tokenizer.vocab_size,
         start_id=default_start_id(tokenizer),
         windows_per_epoch=windows_per_epoch,
-        training_flops_per_token=count_flops(
-            model := on_meta(sized), objective.decoder_len, objective.encoder_len
-        ).training
+        training_flops_per_token=count_flops(model, objective.decoder_len, objective.encoder_len).training
         / seq_len,
-        largest_micro_batch=_fitting_windows(model, config, objective, device),
     )
+    return plan if isinstance(config.train.micro_batch, int) else within_memory(plan, objective, model)
 
 
 def _pinned(config: RunConfig, shards: TokenData) -> RunConfig:
@@ -191,19 +189,6 @@ def build_objective(config: RunConfig, tokenizer: Tokenizer, *, seq_len: int | N
 def default_start_id(tokenizer: Tokenizer) -> int:
     """What an encoder-decoder's targets begin after: the end of text, or id 0 where there is none."""
     return tokenizer.end_of_text_id or 0
-
-
-def _fitting_windows(model: Transformer, config: RunConfig, objective: Objective, device: Device) -> int:
-    """The windows whose activations, beside weights and optimizer, are estimated to take half the memory."""
-    window = estimate_activation_bytes(
-        model,
-        1,
-        objective.decoder_len,
-        objective.encoder_len,
-        recompute=config.train.activation_checkpointing,
-    ).hidden
-    room = total_bytes(device.type) // 2 - count_training_state(model, config.train).total
-    return max(1, room // window)
 
 
 def preparing_progress(console: Console) -> Report:

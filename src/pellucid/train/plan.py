@@ -61,7 +61,7 @@ class Plan:
                 f"multiple of {world} x {self.seq_len} = {world * self.seq_len}"
             )
         share = windows // world
-        pieces = _largest_divisor(share, min(share, self.micro_batch))
+        pieces = largest_divisor(share, min(share, self.micro_batch))
         shared = replace(self, world=world, micro_batch=pieces, accumulation=share // pieces)
         return shared.with_micro_batch(pieces, f"{world} processes")
 
@@ -89,13 +89,11 @@ def make_plan(
     start_id: int,
     windows_per_epoch: int | None,
     training_flops_per_token: float,
-    largest_micro_batch: int | None = None,
 ) -> Plan:
     """Decide what the config leaves open. Raises ConfigError for what cannot work.
 
     vocab_size: the tokenizer's; start_id: what an encoder-decoder's targets begin after where the config names
-    nothing; windows_per_epoch: of the training split at the run's window length, which train.epochs needs;
-    largest_micro_batch: the windows whose activations are estimated to fit the device (None: not known).
+    nothing; windows_per_epoch: of the training split at the run's window length, which train.epochs needs.
     """
     train, model = config.train, config.model
     seq_len = train.seq_len or model.max_seq_len
@@ -115,9 +113,8 @@ def make_plan(
             f"{' without it' if device.type == 'cuda' else ''}; leave it out"
         )
     windows = train.batch_tokens // seq_len
-    fitting = min(USUAL_TOKENS[device.type] // seq_len, largest_micro_batch or windows)
     named = train.micro_batch if isinstance(train.micro_batch, int) else None
-    micro_batch = named or _largest_divisor(windows, fitting)
+    micro_batch = named or largest_divisor(windows, USUAL_TOKENS[device.type] // seq_len)
     steps = count_steps(train, windows=windows, windows_per_epoch=windows_per_epoch)
     try:
         precision = choose_precision(train.precision, device, tf32=train.tf32)
@@ -226,5 +223,6 @@ def _as_trained(config: RunConfig, start_id: int) -> dict[str, int | str]:
     return {}
 
 
-def _largest_divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most so large, and at least 1."""
     return max(d for d in range(1, max(1, most) + 1) if number % d == 0)

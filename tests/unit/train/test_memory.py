@@ -9,10 +9,13 @@ import torch
 
 from pellucid.data.loader import TrainingLoader
 from pellucid.errors import TrainingError
+from pellucid.model.stats import on_meta
 from pellucid.runtime.device import choose_device
-from pellucid.train import resume, session
+from pellucid.train import memory, resume, session
 from pellucid.train.fitting import climb, with_fitting_micro_batch
+from pellucid.train.memory import estimate_activations
 from pellucid.train.opening import build_objective, open_data, plan_run
+from pellucid.train.optimizer import count_training_state
 from pellucid.train.out_of_memory import FittingUpdate
 from pellucid.train.session import build_model, build_state, build_updater
 from pellucid.train.step import Updater
@@ -91,6 +94,24 @@ def test_a_micro_batch_that_is_given_is_not_tried(workdir, tiny_config):
     config = tiny_config("train.micro_batch=2")
     data, plan, order = opened(config)
     assert with_fitting_micro_batch(config, plan, order, data) is plan
+
+
+@pytest.mark.parametrize(("windows", "micro_batch"), [(100, 8), (8, 8), (7.9, 4), (3, 2), (1, 1), (-5, 1)])
+def test_a_plan_takes_smaller_pieces_where_half_the_memory_is_too_little(
+    workdir, tiny_config, monkeypatch, windows, micro_batch
+):
+    _, whole, _ = opened(tiny_config())
+    assert whole.micro_batch == 8
+    model = on_meta(whole.config.model)
+    objective = build_objective(whole.config, opened(tiny_config())[0].tokenizer)
+    of_window = estimate_activations(whole, objective, model, micro_batch=1)
+    needed = count_training_state(model, whole.config.train).total + int(windows * of_window)
+    monkeypatch.setattr(memory, "total_bytes", lambda kind: 2 * needed)
+    _, cut, _ = opened(tiny_config())
+    assert (cut.micro_batch, cut.batch_windows) == (micro_batch, 8)
+    assert [" (for want of memory)" in line for line in cut.reasons].count(True) == (micro_batch < 8)
+    _, named, _ = opened(tiny_config("train.micro_batch=8"))
+    assert named.micro_batch == 8
 
 
 # Running out ----------------------------------------------------------------------------------------

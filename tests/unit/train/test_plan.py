@@ -173,16 +173,6 @@ def test_a_run_by_time_has_no_number_of_steps():
     assert plan(PLAIN_CPU, "train.steps=", "train.max_seconds=5").steps is None
 
 
-def test_a_micro_batch_is_smaller_where_memory_is_short():
-    config = from_tree(RunConfig, override(to_tree(run_preset("debug")), ["train.batch_tokens=6400"]))
-    needs = {"vocab_size": 257, "start_id": 256, "windows_per_epoch": 1000, "training_flops_per_token": 1e5}
-    sizes = [
-        make_plan(config, PLAIN_CPU, largest_micro_batch=fits, **needs).micro_batch
-        for fits in (None, 24, 3, 1)
-    ]
-    assert sizes == [50, 20, 2, 1]
-
-
 # Vocabulary ------------------------------------------------------------------------------------------
 
 
