@@ -25,28 +25,38 @@ def replay(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="What the flight recorder wrote: RUN/bundles/step-….")
     ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[train.KEY=VALUE]…",
+            help="What to change, e.g. train.precision=fp32: would the step have been finite?",
+            show_default=False,
+        ),
+    ] = None,
     device: DeviceName = None,
     json: Json = False,
 ) -> int:
     """Make the step of a flight-recorder bundle again: is it the same to the bit, and what went wrong first?"""
     from pellucid.experiments.replay import replay as replay_bundle
 
-    found = replay_bundle(bundle, device=device)
+    found = replay_bundle(bundle, changes or (), device=device)
     if json:
         print_json(found.to_dict())
     else:
         _show(found, message_console())
-    return 0 if found.is_reproduced else 1
+    return 0 if found.is_reproduced or found.asked else 1
 
 
 def _show(found: Replay, console: Console) -> None:
     console.print(
         f"step {found.step:,}, learning rate {found.lr:.2e}: loss {found.loss!r}, gradient norm {found.grad_norm!r}"
     )
+    recorded = f"loss {found.recorded_loss!r}, gradient norm {found.recorded_grad_norm!r}"
     if found.is_reproduced:
         console.print("reproduced: both are the recorded ones to the bit", style="green")
+    elif found.asked:
+        console.print(f"with {' '.join(found.asked)}; recorded were {recorded}")
     else:
-        recorded = f"loss {found.recorded_loss!r}, gradient norm {found.recorded_grad_norm!r}"
         console.print(f"not reproduced: recorded were {recorded}", style="red")
     for change in found.changes:
         console.print(f"not the machine it was recorded on: {change}", style="yellow")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pellucid.config import differences
+from pellucid.config import differences, from_tree, override, to_tree
+from pellucid.errors import ConfigError
 from pellucid.model.dropout import move_dropout
 from pellucid.runtime.device import Device, choose_device
 from pellucid.runtime.precision import allow_tf32
 from pellucid.train.bundle import Bundle, json_number
+from pellucid.train.config import RunConfig
 from pellucid.train.origin import Origin, find_origin
 from pellucid.train.plan import Plan, make_plan
 from pellucid.train.rundir import EXACT, environment
@@ -41,6 +43,8 @@ class Replay:
     """How this machine differs from the one that recorded the step, where that matters to the bit."""
     advice: str
     """What to try next."""
+    asked: tuple[str, ...] = ()
+    """The overrides it was made with, if any: then it is another step, and need not be the recorded one."""
 
     @property
     def is_reproduced(self) -> bool:
@@ -54,13 +58,22 @@ class Replay:
         return {"is_reproduced": self.is_reproduced, **values}
 
 
-def replay(path: Path, *, device: str | None = None) -> Replay:
+def replay(path: Path, changes: Sequence[str] = (), *, device: str | None = None) -> Replay:
     """Build the model of a bundle, make its step again, and look for the first thing that is not finite.
 
-    On the device that recorded it, or the one named; with as many threads. The process keeps that number of threads
-    and torch's deterministic kernels. Raises CheckpointError for what is no bundle.
+    On the device that recorded it, or the one named; with as many threads. `changes` are overrides of `train.…`, to
+    see what would have come of the step with them, or to make it where the recorded choice is not to be had. The
+    process keeps the number of threads and torch's deterministic kernels. Raises CheckpointError for what is no
+    bundle, ConfigError for overrides of anything else.
     """
+    if others := [change for change in changes if not change.startswith("train.")]:
+        raise ConfigError(
+            f"{others[0]}: only train.… can be changed here; weights and batch are those of the step"
+        )
     bundle = Bundle.read(path)
+    if changes:
+        changed = from_tree(RunConfig, override(to_tree(bundle.config), changes))
+        bundle = replace(bundle, config=changed)
     torch.set_num_threads(bundle.environment.get("threads", torch.get_num_threads()))
     chosen = choose_device(device or bundle.environment.get("device"))
     plan = _plan(bundle, chosen)
@@ -91,6 +104,7 @@ def replay(path: Path, *, device: str | None = None) -> Replay:
         bad_weights=bad_weights,
         changes=tuple(_changes(bundle.environment, chosen)),
         advice=_advice(plan, origin, bad_weights),
+        asked=tuple(changes),
     )
 
 

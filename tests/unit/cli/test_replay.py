@@ -51,3 +51,17 @@ def test_a_step_that_comes_out_otherwise_is_exit_status_1(cli, bundle):
 
 def test_what_is_no_bundle_is_the_users_mistake(cli, run_directory):
     assert "not a flight-recorder bundle" in cli("replay", run_directory).error
+
+
+def test_with_other_choices_it_is_another_step_and_says_so(cli, bundle):
+    values = json.loads((bundle / "step.json").read_text())
+    (bundle / "step.json").write_text(json.dumps({**values, "grad_norm": 1.0}))
+    outcome = cli("replay", bundle, "train.precision=bf16", "train.compile=false")
+    assert outcome.status == 0
+    assert outcome.err.splitlines()[1].startswith(
+        "with train.precision=bf16 train.compile=false; recorded were loss "
+    )
+    assert (
+        "model.num_layers=1: only train.… can be changed here"
+        in cli("replay", bundle, "model.num_layers=1").error
+    )

@@ -2,6 +2,8 @@
 
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from pellucid import checkpoint
 from pellucid.errors import CheckpointError, TrainingError
 from pellucid.experiments.replay import replay
 from pellucid.train import resume
+from pellucid.train.bundle import Bundle
 from pellucid.train.step import Updater
 
 DROPOUT = ("model.dropout=0.3", "train.final_dropout=0.1", "train.micro_batch=3", "train.batch_tokens=96")
@@ -142,3 +145,13 @@ def test_another_machine_is_said(bundle):
 def test_what_is_no_bundle_is_refused(workdir):
     with pytest.raises(CheckpointError, match=r"bundles lie in RUN/bundles/step-"):
         replay(workdir)
+
+
+def test_the_step_can_be_made_with_another_choice(bundle, monkeypatch):
+    recorded = Bundle.read(bundle("train.precision=bf16"))
+    fresh = dict(recorded.config.model.build(seed=0).named_parameters())  # whose losses are not all alike
+    monkeypatch.setattr(Bundle, "read", lambda path: replace(recorded, weights=fresh))
+    narrow, wide = replay(Path("any")), replay(Path("any"), ["train.precision=fp32"])
+    assert (narrow.asked, wide.asked) == ((), ("train.precision=fp32",))
+    assert wide.loss == pytest.approx(narrow.loss, rel=0.01)
+    assert wide.loss != narrow.loss
