@@ -119,13 +119,15 @@ def planned(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answer", "preset"), [("quick", "quick"), ("16m", "sota-16m"), ("full", "sota-125m")]
+    ("answer", "preset", "steps"),
+    [("quick", "quick", 600), ("16m", "sota-16m", 1000), ("full", "sota-125m", 100_000)],
 )
-def test_on_a_terminal_the_answer_names_the_preset(cli, planned, monkeypatch, answer, preset):
+def test_on_a_terminal_the_answer_names_the_preset(cli, planned, monkeypatch, answer, preset, steps):
     """tests/integration/test_terminal.py asks on a real one."""
     monkeypatch.setattr("pellucid.cli.train._ask_mode", lambda: MODES[answer])
     assert cli("train", "train.lr=0.5").status == 0
-    assert [(config.run.name, config.train.lr) for config in planned] == [(preset, 0.5)]
+    (config,) = planned
+    assert (config.run.name, config.train.steps, config.train.lr) == (preset, steps, 0.5)
 
 
 @pytest.mark.parametrize(
