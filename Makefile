@@ -37,8 +37,8 @@ install: $(VENV)/.installed-core ## put Pellucid and its libraries into .venv
 train-quick: $(VENV)/.installed-core ## train the small mode: about 3 minutes on two cores
 	$(BIN)/pellucid train quick $(ARGS)
 
-train: $(VENV)/.installed-core ## train the full mode: about 124M parameters
-	$(BIN)/pellucid train sota-125m $(ARGS)
+train: $(VENV)/.installed-core ## train the full mode: 124M parameters, 100,000 steps
+	$(BIN)/pellucid train sota-125m train.steps=100000 $(ARGS)
 
 generate: $(VENV)/.installed-core ## write with the newest run, interactively
 	$(BIN)/pellucid generate $(ARGS)
