@@ -38,7 +38,7 @@ train-quick: $(VENV)/.installed-core ## train the small mode: about 3 minutes on
 	$(BIN)/pellucid train quick $(ARGS)
 
 train: $(VENV)/.installed-core ## train the full mode: 124M parameters, 100,000 steps
-	$(BIN)/pellucid train sota-125m train.steps=100000 $(ARGS)
+	$(BIN)/pellucid train sota-125m $(ARGS)
 
 generate: $(VENV)/.installed-core ## write with the newest run, interactively
 	$(BIN)/pellucid generate $(ARGS)

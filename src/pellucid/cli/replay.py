@@ -25,11 +25,11 @@ def replay(
     bundle: Annotated[
         Path, typer.Argument(metavar="BUNDLE", help="What the flight recorder wrote: RUN/bundles/step-….")
     ],
-    changes: Annotated[
+    overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[train.KEY=VALUE]…",
-            help="What to change, e.g. train.precision=fp32: would the step have been finite?",
+            metavar="[KEY=VALUE]…",
+            help="Make it in another way, e.g. train.precision=fp32: would it have been finite?",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +39,7 @@ def replay(
     """Make the step of a flight-recorder bundle again: is it the same to the bit, and what went wrong first?"""
     from pellucid.experiments.replay import replay as replay_bundle
 
-    found = replay_bundle(bundle, changes or (), device=device)
+    found = replay_bundle(bundle, overrides or (), device=device)
     if json:
         print_json(found.to_dict())
     else:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pellucid.cli.json_lines import JsonLines
     from pellucid.train import RunConfig, RunResult
 
-MODES = {"quick": ["quick"], "16m": ["sota-16m"], "full": ["sota-125m", "train.steps=100000"]}
-"""What is offered on a terminal, and the words that it stands for."""
+MODES = {"quick": "quick", "16m": "sota-16m", "full": "sota-125m"}
+"""What is offered on a terminal, by the preset that it means."""
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +87,7 @@ def train(
     if check and init:
         raise ConfigError("--check looks at a run's fresh model; --init does not go with it")
     if not any("=" not in word for word in words) and config_file is None:
-        words, quick = ([*MODES["quick"], *words], False) if quick else ([*_ask_mode(), *words], False)
+        words, quick = ([MODES["quick"], *words], False) if quick else ([_ask_mode(), *words], False)
     config = run_config(words, config_file=config_file, quick=quick)
     if check:
         return _check(config, device, console, json)
@@ -96,7 +96,7 @@ def train(
     return _finish(train_run(config, device=device, init=init, console=console, hooks=_hooks(json)), json)
 
 
-def _ask_mode() -> list[str]:
+def _ask_mode() -> str:
     """Quick, 16M or full, asked on a terminal; anywhere else the preset must be named."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         from pellucid.presets import RUNS

@@ -22,6 +22,18 @@ from pellucid.train.plan import Plan, make_plan
 from pellucid.train.rundir import EXACT, environment
 from pellucid.train.session import build_model, build_state, build_updater, make_deterministic
 
+CHANGEABLE = (
+    "train.precision=",
+    "train.tf32=",
+    "train.compile=",
+    "train.techniques.",
+    "train.activation_checkpointing=",
+    "train.label_smoothing=",
+    "train.z_loss=",
+    "model.attention.kernel=",
+)
+"""What decides how loss and gradient are computed from given weights and a given batch."""
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -58,22 +70,22 @@ class Replay:
         return {"is_reproduced": self.is_reproduced, **values}
 
 
-def replay(path: Path, changes: Sequence[str] = (), *, device: str | None = None) -> Replay:
+def replay(path: Path, overrides: Sequence[str] = (), *, device: str | None = None) -> Replay:
     """Build the model of a bundle, make its step again, and look for the first thing that is not finite.
 
-    On the device that recorded it, or the one named; with as many threads. `changes` are overrides of `train.…`, to
-    see what would have come of the step with them, or to make it where the recorded choice is not to be had. The
+    On the device that recorded it, or the one named; with as many threads. `overrides` of `CHANGEABLE` keys make the
+    step in another way: to see whether it would have been finite, or where the recorded way is not to be had. The
     process keeps the number of threads and torch's deterministic kernels. Raises CheckpointError for what is no
-    bundle, ConfigError for overrides of anything else.
+    bundle, ConfigError for overrides of other keys.
     """
-    if others := [change for change in changes if not change.startswith("train.")]:
+    if others := [word for word in overrides if not word.startswith(CHANGEABLE)]:
         raise ConfigError(
-            f"{others[0]}: only train.… can be changed here; weights and batch are those of the step"
+            f"{others[0]}: it does not enter the loss and the gradient of a given batch and weights; what can be "
+            f"changed here is {', '.join(key.rstrip('=.') for key in CHANGEABLE)}"
         )
     bundle = Bundle.read(path)
-    if changes:
-        changed = from_tree(RunConfig, override(to_tree(bundle.config), changes))
-        bundle = replace(bundle, config=changed)
+    if overrides:
+        bundle = replace(bundle, config=from_tree(RunConfig, override(to_tree(bundle.config), overrides)))
     torch.set_num_threads(bundle.environment.get("threads", torch.get_num_threads()))
     chosen = choose_device(device or bundle.environment.get("device"))
     plan = _plan(bundle, chosen)
@@ -103,8 +115,8 @@ def replay(path: Path, changes: Sequence[str] = (), *, device: str | None = None
         origin=origin,
         bad_weights=bad_weights,
         changes=tuple(_changes(bundle.environment, chosen)),
-        advice=_advice(plan, origin, bad_weights),
-        asked=tuple(changes),
+        advice=_advice(plan, origin, bad_weights, overrides),
+        asked=tuple(overrides),
     )
 
 
@@ -132,10 +144,12 @@ def _same(left: float, right: float) -> bool:
     return left == right or (math.isnan(left) and math.isnan(right))
 
 
-def _advice(plan: Plan, origin: Origin | None, bad_weights: tuple[str, ...]) -> str:
+def _advice(plan: Plan, origin: Origin | None, bad_weights: tuple[str, ...], overrides: Sequence[str]) -> str:
     if bad_weights:
         return "the weights were bad before this step: start from an earlier checkpoint (--init), with a lower train.lr"
     if origin is None:
+        if overrides:
+            return f"so made, all of it is finite: go on with {' '.join(overrides)}"
         if plan.compiled:
             return "without compiled kernels all of it is finite: try train.compile=false, and report this"
         return "all of it is finite here: nothing in the step itself needs a change"

@@ -20,9 +20,11 @@ from torch.nn import functional as F
 from pellucid.model.interface import Head, soft_cap
 
 _CHUNK_BYTES = 128 << 20
-"""Of a chunk's logits. A larger chunk means fewer sums over the table's gradient."""
-_GROUP_IDS = 32
-"""Ids of a tile that are looked at together."""
+"""Of a chunk's logits; with a soft-cap, its slopes take as much again. Fewer chunks mean fewer sums over the table's
+gradient."""
+_GROUP_IDS = 16
+"""Ids of a tile that are looked at together. A tile has another number of groups than a group has ids: dynamo takes
+equal sizes for one and would build its kernel again for the last tile."""
 _SCORING_BYTES = 64 << 20
 """Of float32 logits while scoring."""
 
@@ -44,8 +46,9 @@ class LinearCrossEntropy:
     logits = states · tableᵀ, cut to the vocabulary and soft-capped where the head says so.
     states [N, D], table [V, D], targets [N], weights [N]. With label smoothing ε the target distribution is
     (1 - ε) on the target and ε / V on every id; with z-loss ζ, ζ · log²Σexp(logits) is added, which keeps the
-    logits from drifting away together.  Matrix products run in autocast's format, the softmax and
-    all sums in float32. First derivatives only: the gradients are computed with the loss.
+    logits from drifting away together.  Matrix products run in autocast's format, sums in float32; exponentials are
+    computed in float32 and kept for the gradient in autocast's format.
+    First derivatives only: the gradients are computed with the loss.
     Source: Szegedy et al. 2015, arXiv:1512.00567, sec. 7 (smoothing); Chowdhery et al. 2022, arXiv:2204.02311,
     sec. 5 (z-loss); Wijmans et al. 2024, arXiv:2411.09009 and Hsu et al. 2024, arXiv:2410.10989 (chunked, gradient
     in the forward pass).
@@ -187,10 +190,10 @@ class _Chunk:
 
         The tiles are given up on the way.
         """
-        settings, wide = self.settings, self.weights
+        settings = self.settings
         at_target = self._at_target()
         # Of the shape that the products have, and not a view: adding to a transposed matrix takes nine times as long.
-        sum_of_states = None if of_states is None else wide.new_zeros(self.states.shape[::-1])
+        sum_of_states = None if of_states is None else self.weights.new_zeros(self.states.shape[::-1])
         while self.tiles:
             tile = self.tiles.pop(0)
             gradient = self.kernels.gradient(
@@ -294,7 +297,8 @@ class _Kernels:
 
     @classmethod
     def compiled(cls) -> _Kernels:
-        # One graph for every length of a chunk and width of a tile: dynamo gives up a function after eight graphs.
+        # One graph for every length of a chunk and width of a tile, and one for a rest of a single group: dynamo gives
+        # up a function after eight graphs.
         return cls(torch.compile(_exponentials, dynamic=True), torch.compile(_gradient, dynamic=True))
 
 

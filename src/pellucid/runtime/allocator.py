@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -36,11 +37,14 @@ def freed_memory_kept() -> Generator[None]:
 
 def release_freed_memory() -> None:
     """Give back what was freed and kept: for when memory ran out, and what is needed next has another size."""
+    gc.collect()
     library = _glibc()
     if library is not None:
         library.malloc_trim(0)
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def can_keep_memory() -> bool:

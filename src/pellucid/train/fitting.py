@@ -7,16 +7,14 @@ up, is well within what is free, and nothing is tried above the size from which 
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-
-import torch
 
 from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.data.objectives import Objective
 from pellucid.data.order import Order
 from pellucid.model.stats import on_meta
+from pellucid.runtime.allocator import release_freed_memory
 from pellucid.runtime.memory import GrowthWatch, available_bytes, is_out_of_memory
 from pellucid.train.config import RunConfig
 from pellucid.train.memory import estimate_activations
@@ -97,7 +95,7 @@ class _Trial:
         growth = self._growth(self._batch(micro_batch))
         if growth is None:  # here, where the error no longer holds the frames that it came through
             self._updater = None
-            _give_back(self.plan.device.type)
+            release_freed_memory()
             return None
         model = on_meta(self.plan.config.model)
         return max(growth, estimate_activations(self.plan, self.objective, model, micro_batch))
@@ -131,14 +129,6 @@ class _Trial:
         plan = replace(self.plan, compiled=False)
         model = build_model(plan)
         return build_updater(plan, model, build_state(plan, model))
-
-
-def _give_back(device_type: str) -> None:
-    gc.collect()
-    if device_type == "cuda":
-        torch.cuda.empty_cache()
-    elif device_type == "mps":
-        torch.mps.empty_cache()
 
 
 def _gib(count: float) -> str:

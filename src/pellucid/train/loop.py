@@ -173,7 +173,7 @@ class Loop:
         state.evaluation_due = False
         if not math.isfinite(score.loss):
             return f"the validation loss is {score.loss}", Request.NOTHING
-        # Averaged weights are others than those that go on; a row of faults has yet to show whether it ends.
+        # An average is not what training goes on from; and among faults, which may come of these weights, it is early.
         if state.average is None and not state.health.skipped_in_a_row:
             state.health.good_step = state.step
         is_best = state.best_loss is None or score.loss < state.best_loss

@@ -27,7 +27,7 @@ def estimate_activations(plan: Plan, objective: Objective, model: Transformer, m
 def within_memory(plan: Plan, objective: Objective, model: Transformer) -> Plan:
     """In smaller micro-batches where, beside weights and optimizer, half the memory is estimated to be too little."""
     room = total_bytes(plan.device.type) // 2 - count_training_state(model, plan.config.train).total
-    fitting = room // estimate_activations(plan, objective, model, micro_batch=1)
+    fitting = max(1, room // estimate_activations(plan, objective, model, micro_batch=1))
     if fitting >= plan.micro_batch:
         return plan
     return plan.with_micro_batch(largest_divisor(plan.share_windows, fitting), "for want of memory")

@@ -1,4 +1,4 @@
-"""An update that does not fit into memory: stop with the numbers, or do it again in smaller pieces."""
+"""What does not fit into memory: an update is done again in smaller pieces, or stops with the numbers, as all else."""
 
 from __future__ import annotations
 

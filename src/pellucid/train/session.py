@@ -45,7 +45,6 @@ from pellucid.train.hooks import (
     PeriodicSave,
     Progress,
     Samples,
-    go_on,
 )
 from pellucid.train.loop import Limits, Loop
 from pellucid.train.numerics import require_sound
@@ -58,7 +57,7 @@ from pellucid.train.rollback import forget_later, newest_whole, put_back
 from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory, environment
 from pellucid.train.saving import Saver
 from pellucid.train.state import TrainState
-from pellucid.train.step import Outcome, Updater
+from pellucid.train.step import Outcome, Updater, go_on
 from pellucid.train.techniques import LOSS_TILE
 
 
@@ -286,8 +285,10 @@ class Session:
         return score
 
     def _score(self) -> Perplexity | None:
-        # Several windows are scored at once; one always needs less than an update.
-        shortage = self._naming_shortage("evaluation", f"train.eval_tokens={self.plan.seq_len}")
+        one_window = (
+            f"train.eval_tokens={self.plan.seq_len}  (one window, from now on, instead of several at once)"
+        )
+        shortage = self._naming_shortage("evaluation", one_window)
         with shortage, self.state.evaluated_weights(), suppress(InterruptedWorkError):
             return evaluate_split(
                 self.model,

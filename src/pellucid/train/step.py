@@ -17,7 +17,6 @@ from pellucid.model import LanguageModel, Recompute
 from pellucid.runtime.distributed import ALONE, Processes
 from pellucid.runtime.precision import Precision
 from pellucid.runtime.seeding import seed_torch
-from pellucid.train.hooks import go_on
 from pellucid.train.parallel import Forward, ParallelForward
 from pellucid.train.state import TrainState
 
@@ -34,6 +33,10 @@ class Outcome:
     """overflow: the gradient scaler had scaled too far, as now and then is expected, and has come down. not finite:
     the loss or the gradient is at fault. In both cases weights and optimizer are as they were.
     """
+
+
+def go_on() -> None:
+    """What is called while working where nothing interrupts."""
 
 
 @dataclass(frozen=True)

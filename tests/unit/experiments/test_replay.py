@@ -155,3 +155,4 @@ def test_the_step_can_be_made_with_another_choice(bundle, monkeypatch):
     assert (narrow.asked, wide.asked) == ((), ("train.precision=fp32",))
     assert wide.loss == pytest.approx(narrow.loss, rel=0.01)
     assert wide.loss != narrow.loss
+    assert wide.advice == "so made, all of it is finite: go on with train.precision=fp32"

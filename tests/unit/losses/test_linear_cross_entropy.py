@@ -176,6 +176,34 @@ def test_chunks_and_tiles_of_any_size_give_the_same(
     assert_all_close(Case().run(LinearCrossEntropy(0.1, z_loss)), expected, 1e-10)
 
 
+def test_the_cap_the_smoothing_and_the_z_loss_go_together(small_chunks: None) -> None:
+    case = Case(padding=3, softcap=1.5)
+    assert_all_close(case.run(LinearCrossEntropy(0.1, 0.01)), case.reference(0.1, 0.01), 1e-10)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 5, 16, 21])
+def test_a_vocabulary_smaller_than_a_tile_is_a_tile(vocab_size: int) -> None:
+    states = torch.randn(N, D, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(vocab_size, D, dtype=torch.float64, requires_grad=True)
+    targets, weights = torch.randint(vocab_size, (N,)), torch.ones(N, dtype=torch.float64)
+    found = LinearCrossEntropy(tile_ids=1024)(states, Head(table, vocab_size), targets, weights).objective
+    expected = F.cross_entropy(states @ table.T, targets, reduction="sum")
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(
+        *(torch.autograd.grad(loss, (states, table)) for loss in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_no_positions_have_no_loss_and_no_gradient() -> None:
+    states, table = torch.zeros(0, D, requires_grad=True), torch.randn(V, D, requires_grad=True)
+    nothing = torch.zeros(0)
+    sums = LinearCrossEntropy(tile_ids=4)(states, Head(table, V), nothing.long(), nothing)
+    of_states, of_table = torch.autograd.grad(sums.objective, (states, table))
+    assert (sums.objective.item(), sums.weight.item(), of_states.numel()) == (0, 0, 0)
+    assert of_table.count_nonzero() == 0
+
+
 def test_no_more_logits_than_a_chunk_and_a_tile_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, tokens=5, ids=4)
     seen: list[tuple[int, ...]] = []
@@ -212,7 +240,7 @@ def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(monkeypatch: pytes
 def test_bf16_autocast_is_within_bf16_rounding(
     label_smoothing: float, padding: int, softcap: float | None
 ) -> None:
-    """Products of bf16 numbers have an error of 2^-8 a factor; the sums, the cap and the softmax add none."""
+    """Products of bf16 numbers have an error of 2^-8 a factor; two more roundings of 2^-9 are small beside."""
     case = Case(torch.float32, padding=padding, softcap=softcap)
     exact = Case(padding=padding, softcap=softcap).reference(label_smoothing)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -302,15 +330,24 @@ def test_large_logits_stay_finite() -> None:
 @pytest.mark.slow  # the C++ compiler takes its time
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, when it first compiles
 @pytest.mark.parametrize(
-    ("label_smoothing", "padding", "softcap"), [(0.0, 0, None), (0.1, 0, None), (0.1, 3, 1.5)]
+    "ids", [4, 36]
+)  # a tile is one group of 4, or nine of them; the last id is a tile by itself
+@pytest.mark.parametrize(
+    ("label_smoothing", "z_loss", "padding", "softcap"),
+    [(0.0, 0.0, 0, None), (0.1, 0.01, 0, None), (0.1, 0.01, 3, 1.5)],
 )
 def test_compiled_equals_eager(
-    label_smoothing: float, padding: int, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+    ids: int,
+    label_smoothing: float,
+    z_loss: float,
+    padding: int,
+    softcap: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cut(monkeypatch, tokens=10, ids=4, element_bytes=4)
+    cut(monkeypatch, tokens=10, ids=ids, element_bytes=4)
     case = Case(torch.float32, padding=padding, softcap=softcap)
-    eager = case.run(LinearCrossEntropy(label_smoothing))
-    compiled = case.run(LinearCrossEntropy(label_smoothing, compiled=True))
+    eager = case.run(LinearCrossEntropy(label_smoothing, z_loss))
+    compiled = case.run(LinearCrossEntropy(label_smoothing, z_loss, compiled=True))
     assert_all_close(compiled, eager, 1e-5)
 
 

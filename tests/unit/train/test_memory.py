@@ -224,19 +224,26 @@ def test_a_plan_in_other_pieces_is_the_same_run(workdir, tiny_config):
 
 
 @pytest.mark.parametrize(
-    ("work", "name", "change"),
+    ("work", "name", "change", "remark"),
     [
-        ("evaluate_split", "evaluation", "train.eval_tokens=16"),
-        ("generate_text", "sample", "train.sample_tokens=0"),
+        (
+            "evaluate_split",
+            "evaluation",
+            "train.eval_tokens=16",
+            "  (one window, from now on, instead of several at once)",
+        ),
+        ("generate_text", "sample", "train.sample_tokens=0", ""),
     ],
 )
-def test_where_memory_runs_out_between_updates_is_said(train_tiny, monkeypatch, work, name, change) -> None:
+def test_where_memory_runs_out_between_updates_is_said(
+    train_tiny, monkeypatch, work, name, change, remark
+) -> None:
     def runs_out(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("there is no more")
 
     told = (
         rf"^out of memory in the {name} after step 4 \(there is no more\)\. The checkpoints saved before are kept: "
-        rf"go on with pellucid train --resume runs/debug-001 {re.escape(change)}$"
+        rf"go on with pellucid train --resume runs/debug-001 {re.escape(change + remark)}$"
     )
     with monkeypatch.context() as scarce:
         scarce.setattr(session, work, runs_out)

@@ -171,10 +171,10 @@ def _training(plan: Plan, objective: Objective, model: Transformer) -> Generator
     def step() -> float:
         if train.final_dropout is not None:
             move_dropout(model, train.final_dropout, HALFWAY)
-        loss = update(loader.step(state.step), train.lr * train.schedule.factor(state.step, 0.0)).loss
-        if state.average is not None:
+        outcome = update(loader.step(state.step), train.lr * train.schedule.factor(state.step, 0.0))
+        if state.average is not None and outcome.status == "updated":
             state.average.update()
-        return loss
+        return outcome.loss
 
     with TrainingLoader(
         split,

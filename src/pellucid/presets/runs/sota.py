@@ -18,7 +18,9 @@ def sota_16m() -> RunConfig:
 
 
 def sota_125m() -> RunConfig:
-    return _run("sota-125m", sota.sota_125m(), steps=20_000, batch_tokens=131_072, lr=6e-4, warmup_steps=700)
+    return _run(
+        "sota-125m", sota.sota_125m(), steps=100_000, batch_tokens=131_072, lr=6e-4, warmup_steps=2000
+    )
 
 
 def sota_250m() -> RunConfig:

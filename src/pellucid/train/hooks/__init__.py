@@ -1,7 +1,7 @@
 """Side jobs of a run, each one file: they are told facts and may answer with a request."""
 
 from pellucid.train.hooks.base import Hook, collect
-from pellucid.train.hooks.interrupt import Interrupt, InterruptedWorkError, go_on
+from pellucid.train.hooks.interrupt import Interrupt, InterruptedWorkError
 from pellucid.train.hooks.metrics import MetricsFile
 from pellucid.train.hooks.periodic import PeriodicSave
 from pellucid.train.hooks.progress import Progress
@@ -16,5 +16,4 @@ __all__ = [
     "Progress",
     "Samples",
     "collect",
-    "go_on",
 ]

@@ -12,10 +12,6 @@ from pellucid.train.facts import EndFacts, EvaluationFacts, Request, StartFacts,
 from pellucid.train.hooks.base import Hook
 
 
-def go_on() -> None:
-    """What is called in place of `Interrupt.check` where nothing interrupts."""
-
-
 class InterruptedWorkError(Exception):
     """Work that may be left half-done, such as an evaluation, was left because of a signal."""
 
@@ -24,7 +20,8 @@ class Interrupt(Hook):
     """Turns the first signal into a request to save and stop. Outside the main thread it does nothing.
 
     What lasts long (the micro-batches of an update, an evaluation, a sample, waiting for data) calls `check` now and
-    then, so that the save comes soon after the signal; what it leaves is done again when the run is resumed.
+    then, so that the save comes soon after the signal. What it leaves is done when the run is resumed, but for a
+    sample, which is left out.
     """
 
     def __init__(self) -> None:
