@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.text import Text
 
@@ -22,11 +24,16 @@ class Progress(Hook):
         self._steps: int | None = None
         self._session_start: tuple[float, float] | None = None
         self._in_spike = False
+        self._building: float | None = None
+        """Seconds of the first step where it builds kernels, until the second one shows how much of it that was."""
 
     def on_start(self, facts: StartFacts) -> None:
         self._steps = facts.steps
+        self._building = math.inf if facts.compiled else None
 
     def on_step(self, facts: StepFacts) -> Request:
+        if self._building is not None:
+            self._tell_what_building_took(self._building, facts.step_seconds)
         if self._session_start is None:
             self._session_start = (facts.progress, facts.elapsed_seconds)
         if self._tokens is not None:
@@ -82,6 +89,15 @@ class Progress(Hook):
         self._status.clear()
         for line in printable(text).split("\n"):
             self.console.print(Text("  │ " + line, style="dim"))
+
+    def _tell_what_building_took(self, before: float, now: float) -> None:
+        self._building = now if before == math.inf else None
+        if 1 < before - now < math.inf:
+            self._status.clear()
+            self.console.print(
+                f"kernels: {before - now:.0f} s to build or load them; torch.compile keeps them for the next run",
+                style="dim",
+            )
 
     def _warn(self, text: str) -> None:
         self._status.clear()

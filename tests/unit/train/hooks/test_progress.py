@@ -44,6 +44,20 @@ def test_a_step_shows_loss_rate_norm_speed_and_the_time_left(screen):
     assert line.endswith("3 min 00 s left")  # 90 steps of 2 s
 
 
+@pytest.mark.parametrize(
+    ("compiled", "first", "told"), [(True, 23.0, True), (True, 2.5, False), (False, 23.0, False)]
+)
+def test_what_building_kernels_took_is_told_once_the_second_step_shows_it(screen, compiled, first, told):
+    progress, text = screen(is_terminal=False)
+    progress.on_start(replace(start(), compiled=compiled))
+    progress.on_step(step(1, seconds=first))
+    assert "kernels" not in text.getvalue()
+    progress.on_step(step(2))
+    progress.on_step(step(3))
+    line = "kernels: 21 s to build or load them; torch.compile keeps them for the next run"
+    assert text.getvalue().splitlines().count(line) == told
+
+
 def test_time_left_after_a_resume_is_taken_from_this_session(screen):
     progress, text = screen(is_terminal=False)
     progress.on_start(start())
