@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pellucid.model.linear import Linear
-from pellucid.runtime.device import Device, choose_device
+from pellucid.runtime.device import Device, Machine, choose_device
 from pellucid.runtime.precision import choose_precision
 from pellucid.train import session, techniques
 from pellucid.train.hooks.metrics import read_facts
@@ -59,6 +59,15 @@ def test_the_plain_way_has_the_same_losses_to_rounding(train_tiny, change, monke
     same = ("train.precision=bf16", "train.steps=20")
     fast, plain = (losses_of(train_tiny(*same, *words)) for words in ((), (change,)))
     assert fast == pytest.approx(plain, abs=1e-2)
+
+
+@pytest.mark.slow  # the C++ compiler takes its time
+@pytest.mark.skipif(Machine.probe().compiler is None, reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, when it first compiles
+def test_compiled_blocks_and_kernels_have_the_same_losses_to_rounding(train_tiny):
+    same = ("train.precision=bf16", "train.steps=20", "train.techniques.tiled_loss=true")
+    built, plain = (losses_of(train_tiny(*same, f"train.compile={word}")) for word in ("true", "false"))
+    assert built == pytest.approx(plain, abs=1e-2)
 
 
 def losses_of(result):
