@@ -162,6 +162,7 @@ SWITCHES: list[Ours | Peer] = [
     Ours("pellucid, tiled loss off", ("train.techniques.tiled_loss=false",)),
     Ours("pellucid, contiguous gradients off", ("train.techniques.contiguous_gradients=false",)),
     Ours("pellucid, kept memory off", ("train.techniques.kept_memory=false",)),
+    Ours("pellucid, fused AdamW off", ("train.optimizer.fused=false",)),
     Ours("pellucid, short attention off", ("model.attention.kernel=sdpa",)),
 ]
 """Our default with one choice of the device policy turned round: what that choice is worth. Asked for by --switches."""

@@ -36,6 +36,12 @@ def test_every_group_is_fused_and_has_the_settings() -> None:
     assert decays == {"embedding": 0.0, "gain": 0.0, "matrix": 0.3, "residual_matrix": 0.3}
 
 
+def test_torchs_loop_can_be_asked_for() -> None:
+    model = build_model()
+    optimizer = AdamWConfig(fused=False).build(group_by_role(model, model.parameter_roles()), 0.01)
+    assert not any(group["fused"] for group in optimizer.param_groups)
+
+
 def test_updates_equal_those_of_torchs_plain_loop() -> None:
     model = build_model()
     other = copy.deepcopy(model)
