@@ -22,7 +22,7 @@ class AdamWSettings(Decay):
     eps: float = Field(default=1e-8, gt=0)
     """Added to AdamW's denominator."""
     fused: bool = True
-    """Whether AdamW's arithmetic is one kernel of torch's. On a CPU the other way is a Python loop, four times slower."""
+    """Whether AdamW's arithmetic is one kernel. On a CPU the other way is a Python loop, four times slower."""
 
     def build_adamw(self, groups: Sequence[ParameterGroup], lr: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
