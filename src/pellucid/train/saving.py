@@ -38,6 +38,7 @@ class Saver(Hook):
         self.run, self.keep, self.console = run, keep, console
         self._saved_step = saved_step
         self._writing: Future[None] | None = None
+        self._thread: threading.Thread | None = None
         self._copies = True
 
     def save(self, contents: Contents, *, step: int, best_step: int | None, good_step: int = -1) -> None:
@@ -64,15 +65,21 @@ class Saver(Hook):
             else:
                 writing.set_result(None)
 
+        thread = threading.Thread(target=write, name="pellucid-saver", daemon=True)
         try:
-            threading.Thread(target=write, name="pellucid-saver", daemon=True).start()
+            thread.start()
         except RuntimeError:  # the system has no room for another thread
             write()
+        else:
+            self._thread = thread
         self._writing = writing
 
     def wait(self) -> None:
         """Wait for the checkpoint that is being written, if one is, and raise what went wrong with it."""
-        writing, self._writing = self._writing, None
+        if self._thread is not None:
+            # Its very end, not its result alone: an interpreter that leaves while a thread frees tensors is aborted.
+            self._thread.join()
+        writing, self._writing, self._thread = self._writing, None, None
         if writing is not None:
             writing.result()
 

@@ -2,6 +2,8 @@
 
 import io
 import threading
+import time
+from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -242,3 +244,17 @@ def test_a_copy_is_one_and_keeps_what_is_no_tensor(contents):
     for name, tensor in contents.model.items():
         assert torch.equal(copy.model[name], tensor)
         assert copy.model[name].data_ptr() != tensor.data_ptr()
+
+
+def test_waiting_is_for_the_threads_end(saver, contents, monkeypatch) -> None:
+    """Python aborts ("terminate called …") where it ends while a thread is within torch."""
+    told = Future.set_result
+
+    def lingering(self, result):
+        told(self, result)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(Future, "set_result", lingering)
+    saver.save(contents, step=20, best_step=None)
+    saver.wait()
+    assert all(thread.name != "pellucid-saver" for thread in threading.enumerate())
