@@ -63,10 +63,7 @@ def test_the_plain_way_has_the_same_losses_to_rounding(train_tiny, change, monke
 
 @pytest.mark.slow  # the C++ compiler takes its time
 @pytest.mark.skipif(Machine.probe().compiler is None, reason="needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, when it first compiles
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf"
-)  # which it hides itself
+@pytest.mark.filterwarnings("ignore")  # while it compiles, torch warns of its own doings
 def test_compiled_blocks_and_kernels_have_the_same_losses_to_rounding(train_tiny):
     same = ("train.precision=bf16", "train.steps=20", "train.techniques.tiled_loss=true")
     built, plain = (losses_of(train_tiny(*same, f"train.compile={word}")) for word in ("true", "false"))
