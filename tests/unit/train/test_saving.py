@@ -255,6 +255,8 @@ def test_waiting_is_for_the_threads_end(saver, contents, monkeypatch) -> None:
         time.sleep(0.3)
 
     monkeypatch.setattr(Future, "set_result", lingering)
+    before = set(threading.enumerate())  # other tests' may not have ended
     saver.save(contents, step=20, best_step=None)
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"pellucid-saver"}
     saver.wait()
-    assert all(thread.name != "pellucid-saver" for thread in threading.enumerate())
+    assert set(threading.enumerate()) <= before
