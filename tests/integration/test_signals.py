@@ -77,9 +77,8 @@ def test_sigterm_in_a_long_update_leaves_it_and_a_resumed_run_makes_it_again(
     process = start("train", *tiny, *words)
     log = workdir / "runs/debug-001/metrics.jsonl"
     wait_until(lambda: (log.exists() and b'"start"' in log.read_bytes()) or process.poll() is not None)
-    time.sleep(
-        1.5
-    )  # of about ten seconds that the update takes; making its 4,096 batches takes a part of the first
+    # Of about ten seconds that the update takes; making its 4,096 batches takes a part of the first.
+    time.sleep(1.5)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
 

@@ -104,6 +104,8 @@ def replay(path: Path, overrides: Sequence[str] = (), *, device: str | None = No
     # Before the update: should that succeed here, the weights would no longer be those of the step.
     origin = find_origin(update, batch, bundle.step, compiled=plan.compiled)
     outcome = update(batch, bundle.lr)
+    is_cured = bool(overrides) and origin is None and outcome.status == "updated"
+    cure = f"so made, all of it is finite: go on with {' '.join(overrides)}"
     return Replay(
         bundle=str(path),
         step=bundle.step + 1,
@@ -115,7 +117,7 @@ def replay(path: Path, overrides: Sequence[str] = (), *, device: str | None = No
         origin=origin,
         bad_weights=bad_weights,
         changes=tuple(_changes(bundle.environment, chosen)),
-        advice=_advice(plan, origin, bad_weights, overrides),
+        advice=cure if is_cured else _advice(plan, origin, bad_weights),
         asked=tuple(overrides),
     )
 
@@ -144,12 +146,10 @@ def _same(left: float, right: float) -> bool:
     return left == right or (math.isnan(left) and math.isnan(right))
 
 
-def _advice(plan: Plan, origin: Origin | None, bad_weights: tuple[str, ...], overrides: Sequence[str]) -> str:
+def _advice(plan: Plan, origin: Origin | None, bad_weights: tuple[str, ...]) -> str:
     if bad_weights:
         return "the weights were bad before this step: start from an earlier checkpoint (--init), with a lower train.lr"
     if origin is None:
-        if overrides:
-            return f"so made, all of it is finite: go on with {' '.join(overrides)}"
         if plan.compiled:
             return "without compiled kernels all of it is finite: try train.compile=false, and report this"
         return "all of it is finite here: nothing in the step itself needs a change"

@@ -329,9 +329,8 @@ def test_large_logits_stay_finite() -> None:
 @pytest.mark.skipif(Machine.probe().compiler is None, reason="needs a C++ compiler")
 @pytest.mark.slow  # the C++ compiler takes its time
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # torch's own, when it first compiles
-@pytest.mark.parametrize(
-    "ids", [4, 36]
-)  # a tile is one group of 4, or nine of them; the last id is a tile by itself
+# A tile is one group of 4 ids, or nine of them; the last id is a tile by itself.
+@pytest.mark.parametrize("ids", [4, 36])
 @pytest.mark.parametrize(
     ("label_smoothing", "z_loss", "padding", "softcap"),
     [(0.0, 0.0, 0, None), (0.1, 0.01, 0, None), (0.1, 0.01, 3, 1.5)],
