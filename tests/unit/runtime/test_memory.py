@@ -1,4 +1,5 @@
 import errno
+import mmap
 import time
 
 import psutil
@@ -77,17 +78,20 @@ def test_what_is_free_is_less_than_all() -> None:
 
 
 def test_growth_is_watched_whatever_came_before() -> None:
-    before = bytearray(96 << 20)
-    before[::1024] = b"x" * len(before[::1024])
-    del before  # the process's own record of its peak stays above what follows
-    with GrowthWatch() as watch:
-        block = bytearray(64 << 20)
-        block[::1024] = b"x" * len(block[::1024])
+    # Mapped by hand: the allocator may hand out memory that an earlier test freed, and the process would not grow.
+    with mmap.mmap(-1, 96 << 20) as before:
+        _touch(before)  # the process's own record of its peak stays above what follows
+    with GrowthWatch() as watch, mmap.mmap(-1, 64 << 20) as block:
+        _touch(block)
         ends = time.monotonic() + 20  # on a busy machine it may be a while before the thread looks
         while watch.growth_bytes < 48 << 20 and time.monotonic() < ends:
             time.sleep(0.01)
-        del block
     assert 48 << 20 < watch.growth_bytes < 160 << 20
+
+
+def _touch(memory: mmap.mmap) -> None:
+    for page in range(0, len(memory), mmap.PAGESIZE):
+        memory[page] = 1
 
 
 @pytest.mark.parametrize(
