@@ -3,7 +3,8 @@
 Every variant is measured in rounds: A B C …, A B C …, each time in a fresh process with a few steps to warm up.
 Same width, depth, heads, vocabulary and batch of random ids for all, cross-entropy as each library's users compute
 it, gradients clipped to norm 1, one update a batch, no dropout. Our rows are `pellucid bench train --only …`; the
-peers' are `peers/training.py`, which says what its settings are. What is not installed is listed as such.
+peers' are `peers/training.py`, which says what its settings are. "forward only" scores a batch as an
+evaluation does: not compiled, logits in float32. What is not installed is listed as such.
 
     tokens/s    median over rounds of a round's median step, and the slowest and fastest round
     ratio       to the base's of the same round: median over rounds, lowest and highest. The base is the first row asked

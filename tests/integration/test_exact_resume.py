@@ -19,15 +19,45 @@ from pellucid.train import resume
 
 LIMIT_S = 600
 
-eager = ("train.precision=fp32", "train.compile=false")
+eager = (
+    "train.optimizer.kind=sgd",
+    "train.schedule.kind=linear",
+    "data.objective.kind=prefix",
+    "train.precision=fp32",
+    "train.compile=false",
+)
 compiled = ("train.precision=bf16", "train.compile=true")
 everything = (
+    "model.feed_forward.kind=moe",
+    "train.schedule.kind=constant",
     "train.precision=fp32",
     "model.dropout=0.1",
     "train.micro_batch=4",
     "train.activation_checkpointing=full",
     "train.weight_average=0.9",
     "train.keep_checkpoints=1",
+)
+spans = (
+    "model.kind=encoder_decoder",
+    "data.objective.kind=span_corruption",
+    "train.optimizer.kind=muon",
+    "train.schedule.kind=wsd",
+    "data.tokenizer.special_tokens=[" + ", ".join(f"'<extra_id_{n}>'" for n in range(8)) + "]",
+    "model.d_model=32",
+    "model.num_heads=2",
+    "model.num_encoder_layers=1",
+    "model.num_decoder_layers=1",
+    "model.max_seq_len=64",
+    "train.precision=bf16",
+    "train.compile=false",
+)
+mixed = (
+    "train.optimizer.kind=adafactor",
+    "train.schedule.kind=inverse_sqrt",
+    "data.mixture=[{path = 'plays.txt', weight = 2}, {path = 'loud.txt', weight = 1}]",
+    "model.dropout=0.2",
+    "train.final_dropout=0.0",
+    "train.precision=fp32",
 )
 
 
@@ -57,15 +87,20 @@ def test_a_run_killed_at_a_random_moment_is_the_same_run(workdir, seed, capsys):
 @pytest.mark.parametrize(
     ("words", "steps", "kills"),
     [
-        pytest.param(eager, 80, 10, id="eager"),
-        pytest.param(everything, 60, 6, id="dropout, accumulation, recomputed activations, averaged weights"),
+        pytest.param(eager, 80, 6, id="prefix, SGD, linear"),
+        pytest.param(everything, 60, 4, id="experts, dropout, accumulation, recomputed, averaged, constant"),
         pytest.param(compiled, 60, 4, id="compiled bf16"),
+        pytest.param(spans, 40, 3, id="encoder-decoder: spans, Muon, WSD, bf16"),
+        pytest.param(mixed, 40, 3, id="mixture, Adafactor, inverse square root, moving dropout"),
     ],
 )
-def test_twenty_kills_over_the_whole_run(workdir, monkeypatch, seed, words, steps, kills):
+def test_kills_over_the_whole_run(workdir, monkeypatch, corpus, seed, words, steps, kills):
     if "train.compile=true" in words and Machine.probe().compiler is None:
         pytest.skip("torch.compile needs a C++ compiler here")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(workdir / "inductor"))
+    text = corpus.read_text(encoding="utf-8")
+    (workdir / "plays.txt").write_text(text, encoding="utf-8")
+    (workdir / "loud.txt").write_text(text.upper(), encoding="utf-8")
     verdict = verify_resume(["debug", *words], work=workdir, steps=steps, kills=kills, seed=seed)
     print(*verdict.kills, sep="\n")
     assert verdict.differences == ()

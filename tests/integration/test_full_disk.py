@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,38 @@ def test_a_disk_that_fills_up_while_training_is_said_and_what_was_saved_is_whole
     assert main(["train", "--resume", str(run), "train.steps=12"]) == 0
     steps = [fact["step"] for fact in read_facts(run / "metrics.jsonl") if fact["event"] == "step"]
     assert steps == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_a_process_whose_disk_fills_up_ends_with_one_line_and_goes_on_later(
+    small_disk, tiny, start, wait_until, workdir
+):
+    disk = small_disk(20)
+    run = disk / "run"
+
+    def steps() -> list[int]:
+        return [fact["step"] for fact in read_facts(run / "metrics.jsonl") if fact["event"] == "step"]
+
+    endless = ("train.steps=10000000", "train.eval_every=10000000", "train.checkpoint_every=20")
+    process = start("train", *tiny, *endless, f"run.dir={run}", stdout=subprocess.DEVNULL)
+    wait_until(lambda: list(run.glob("checkpoints/step-*")) or process.poll() is not None)
+    with (disk / "other").open("wb", buffering=0) as file, suppress(OSError):  # the run writes meanwhile
+        while file.write(bytes(4096)):
+            pass
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in said
+    (error,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert "no space left on device" in error or "a checkpoint needs" in error
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    assert saved
+    for path in saved:
+        checkpoint.verify(path)
+
+    (disk / "other").unlink()
+    wanted = int(saved[-1].name.removeprefix("step-")) + 10
+    assert main(["train", "--resume", str(run), f"train.steps={wanted}"]) == 0
+    assert steps() == list(range(1, wanted + 1))
 
 
 @pytest.mark.parametrize("deduplicate", [False, True])

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from pellucid.cli.main import main
 from pellucid.train import resume
 from pellucid.train.hooks.metrics import read_facts
 
@@ -84,6 +85,31 @@ def test_one_process_goes_on_where_two_left_with_the_same_global_batches(two, wo
     assert "processes: 2 → 1" in capsys.readouterr().err
     for resumed, whole in zip(numbers(run), numbers(two[0]), strict=True):
         assert resumed == pytest.approx(whole, rel=0, abs=1e-6)
+
+
+def test_two_processes_go_back_together(two, start, place, workdir, capsys):
+    """One update at a rate of 1e30, and no gradient is finite; going back once makes the rate 1e-3."""
+    words = (
+        "train.lr=1e30",
+        "train.optimizer.weight_decay=0",
+        "train.guard.max_skips=3",
+        "train.guard.rollback_lr_factor=1e-33",
+        "train.steps=20",
+    )
+    for name in (place / "blown", workdir / "alone"):
+        shutil.copytree(two[0], name)
+    said, _ = (process := start("--resume", "blown", *words)).communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert said.count("back to the checkpoint of step 8") == 1
+    resume(workdir / "alone", words)
+    bundles = [
+        sorted(path.name for path in run.glob("bundles/*")) for run in (place / "blown", workdir / "alone")
+    ]
+    assert bundles[0] == bundles[1] != []
+    assert main(["replay", str(place / "blown/bundles" / bundles[0][0]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["is_reproduced"] is True
+    for ours, theirs in zip(numbers(place / "blown")[-12:], numbers(workdir / "alone")[-12:], strict=True):
+        assert ours == pytest.approx(theirs, rel=0, abs=1e-5)
 
 
 def test_a_signal_to_one_process_stops_all_with_a_checkpoint(start, tiny, place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +16,12 @@ from pellucid.errors import ConfigError
 from pellucid.model.dropout import move_dropout
 from pellucid.runtime.device import Device, choose_device
 from pellucid.runtime.precision import allow_tf32
+from pellucid.train.building import build_model, build_state, build_updater, make_deterministic
 from pellucid.train.bundle import Bundle, json_number
 from pellucid.train.config import RunConfig
 from pellucid.train.origin import Origin, find_origin
 from pellucid.train.plan import Plan, make_plan
 from pellucid.train.rundir import EXACT, environment
-from pellucid.train.session import build_model, build_state, build_updater, make_deterministic
 
 CHANGEABLE = (
     "train.precision=",
@@ -57,11 +58,15 @@ class Replay:
     """What to try next."""
     asked: tuple[str, ...] = ()
     """The overrides it was made with, if any: then it is another step, and need not be the recorded one."""
+    recorded_origin: Mapping[str, Any] | None = None
+    """What was not finite first when the step was recorded, as far as it was found: the fields of an `Origin`."""
 
     @property
     def is_reproduced(self) -> bool:
-        """Whether loss and gradient norm are the recorded ones to the bit."""
-        return _same(self.loss, self.recorded_loss) and _same(self.grad_norm, self.recorded_grad_norm)
+        """Whether loss and gradient norm are the recorded ones to the bit, and began to fail at the same place."""
+        is_same_fault = self.recorded_origin is None or self.recorded_origin == _as_json(self.origin)
+        is_same_loss = _same(self.loss, self.recorded_loss)
+        return is_same_fault and is_same_loss and _same(self.grad_norm, self.recorded_grad_norm)
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
@@ -119,6 +124,7 @@ def replay(path: Path, overrides: Sequence[str] = (), *, device: str | None = No
         changes=tuple(_changes(bundle.environment, chosen)),
         advice=cure if is_cured else _advice(plan, origin, bad_weights),
         asked=tuple(overrides),
+        recorded_origin=bundle.origin,
     )
 
 
@@ -140,6 +146,10 @@ def _changes(recorded: Mapping[str, Any], device: Device) -> list[str]:
     now = environment(torch.get_num_threads(), device.type)
     known = [key for key in EXACT if key in recorded]
     return differences({key: recorded[key] for key in known}, {key: now[key] for key in known})
+
+
+def _as_json(origin: Origin | None) -> Any:
+    return None if origin is None else json.loads(json.dumps(asdict(origin)))
 
 
 def _same(left: float, right: float) -> bool:

@@ -63,6 +63,7 @@ def verify_resume(
     every = max(1, steps // 4)
     arguments = [
         *words,
+        *("train.tokens=", "train.epochs=", "train.max_seconds="),  # updates alone end it
         f"train.steps={steps}",
         f"train.checkpoint_every={every}",
         f"train.eval_every={max(1, steps // 2)}",

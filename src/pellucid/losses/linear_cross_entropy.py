@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from pellucid.model.interface import Head, soft_cap
 
-_CHUNK_BYTES = 128 << 20
+CHUNK_BYTES = 128 << 20
 """Of a chunk's logits; with a soft-cap, its slopes take as much again. Fewer chunks mean fewer sums over the table's
 gradient."""
 _GROUP_IDS = 16
@@ -119,7 +119,7 @@ class _Tiled(torch.autograd.Function):
         if of_table is not None:
             of_table[settings.vocab_size if len(states) else 0 :] = 0  # the rest is set by the first chunk
         sums = torch.zeros(2, dtype=wide, device=states.device)
-        rows = max(1, _CHUNK_BYTES // (settings.vocab_size * compute.itemsize))
+        rows = max(1, CHUNK_BYTES // (settings.vocab_size * compute.itemsize))
         with torch.autocast(kind, enabled=False):
             for part in (slice(first, first + rows) for first in range(0, len(states), rows)):
                 chunk = _Chunk(narrow_states[part], targets[part], weights[part].to(wide), settings, kernels)

@@ -65,7 +65,9 @@ RUNS: dict[str, Preset] = {
     ),
     "sota-16m": Preset("16M parameters, GPT-2 vocabulary, 1,000 steps", "runs.sota:sota_16m", "quick"),
     "sota-125m": Preset(
-        "the full mode: 124M parameters, GPT-2 vocabulary", "runs.sota:sota_125m", "sota-16m"
+        "the full mode: 124M parameters, GPT-2 vocabulary, 100K steps",
+        "runs.sota:sota_125m",
+        "sota-16m",
     ),
     "sota-250m": Preset("254M parameters, GPT-2 vocabulary", "runs.sota:sota_250m", "sota-16m"),
     "sota-16m-classic": Preset(

@@ -9,16 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from pellucid.data.loader import TensorBatch, TrainingLoader
-from pellucid.losses import LinearCrossEntropy
 from pellucid.runtime.console import message_console
 from pellucid.runtime.device import choose_device
+from pellucid.train.building import build_model, build_state, build_updater, make_deterministic
 from pellucid.train.config import RunConfig
 from pellucid.train.opening import build_objective, open_data, plan_run
-from pellucid.train.optimizer import build_optimizer
 from pellucid.train.plan import Plan
-from pellucid.train.session import build_model, make_deterministic
-from pellucid.train.state import TrainState
-from pellucid.train.step import Updater
 
 _TOLERANCE_NATS = 0.5
 _OVERFIT_STEPS, _OVERFIT_WINDOWS, _OVERFIT_SHARE = 60, 2, 0.5
@@ -85,24 +81,11 @@ def check_run(config: RunConfig, *, device: str | None = None, console: Console 
 
 def _overfit(plan: Plan, batch: list[TensorBatch]) -> list[float]:
     """The losses while one small batch is learned by heart, by the run's own update at its own peak rate."""
-    train = plan.config.train
+    # Label smoothing would put a floor under the loss.
+    train = plan.config.train.model_copy(update={"label_smoothing": 0.0, "z_loss": 0.0})
+    plan = replace(plan, config=plan.config.model_copy(update={"train": train}))
     model = build_model(plan)
-    state = TrainState(
-        model,
-        build_optimizer(model, train),
-        plan.precision.gradient_scaler(),
-    )
-    loss = LinearCrossEntropy()  # label smoothing would put a floor under the loss
-    update = Updater(
-        state,
-        model,
-        loss,
-        plan.precision,
-        train.grad_clip,
-        recompute="none",
-        seed=train.seed,
-        window_tokens=plan.seq_len,
-    )
+    update = build_updater(plan, model, build_state(plan, model))
     losses: list[float] = []
     while len(losses) < _OVERFIT_STEPS and not (losses and losses[-1] < _OVERFIT_SHARE * losses[0]):
         losses.append(update(batch, train.lr * min(1.0, (len(losses) + 1) / 10)).loss)

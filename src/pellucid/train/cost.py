@@ -15,7 +15,7 @@ from pellucid.optim import UpdateRow, report
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.config import RunConfig
-from pellucid.train.memory import estimate_activations
+from pellucid.train.memory import estimate_activations, estimate_buffers
 from pellucid.train.opening import build_objective, open_data, plan_run
 from pellucid.train.optimizer import build_optimizer, count_training_state
 
@@ -42,6 +42,8 @@ class Cost:
     optimizer_bytes: int
     activations_bytes: int
     """Estimated, for one micro-batch."""
+    buffers_bytes: int
+    """Estimated: logits, the table's gradient in the loss, autocast's copies of the weights."""
     device_bytes: int
     """The memory that the device has."""
     max_seq_len: int
@@ -61,7 +63,7 @@ class Cost:
     @property
     def total_bytes(self) -> int:
         state = self.weights_bytes + self.average_bytes + self.gradients_bytes + self.optimizer_bytes
-        return state + self.activations_bytes
+        return state + self.activations_bytes + self.buffers_bytes
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "total_bytes": self.total_bytes}
@@ -88,6 +90,7 @@ class Cost:
             ("gradients", mib(self.gradients_bytes)),
             ("optimizer state", mib(self.optimizer_bytes)),
             ("activations", f"{mib(self.activations_bytes)} (estimated, micro-batch of {self.micro_batch})"),
+            ("loss and copies", f"{mib(self.buffers_bytes)} (estimated)"),
             ("memory in all", f"{mib(self.total_bytes)} of the device's {mib(self.device_bytes)}"),
             ("cache", f"{mib(self.cache_bytes)} to generate {self.max_seq_len:,} tokens"),
             ("window", f"{row}{self.target_len:,} target tokens"),
@@ -118,6 +121,7 @@ def estimate_cost(config: RunConfig, device: Device) -> Cost:
         gradients_bytes=state.gradients,
         optimizer_bytes=state.optimizer,
         activations_bytes=estimate_activations(plan, objective, model),
+        buffers_bytes=estimate_buffers(plan, objective, model),
         device_bytes=total_bytes(device.type),
         max_seq_len=model.max_seq_len,
         cache_bytes=count_cache_bytes(model, 1, model.max_seq_len),

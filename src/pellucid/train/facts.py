@@ -55,6 +55,8 @@ class StepFacts(Facts):
     """Part of step_seconds spent waiting for data."""
     is_skipped: bool = False
     """Whether there was no update, because loss or gradient was not finite."""
+    is_overflow: bool = False
+    """Whether there was none because the gradient scaler had scaled too far, as is expected now and then."""
     is_spike: bool = False
     """Whether the loss was far above what was to be expected."""
     bundle: str | None = None

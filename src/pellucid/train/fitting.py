@@ -16,12 +16,13 @@ from pellucid.data.order import Order
 from pellucid.model.stats import on_meta
 from pellucid.runtime.allocator import release_freed_memory
 from pellucid.runtime.memory import GrowthWatch, available_bytes, is_out_of_memory
+from pellucid.runtime.precision import allow_tf32
+from pellucid.train.building import build_model, build_state, build_updater, make_deterministic
 from pellucid.train.config import RunConfig
-from pellucid.train.memory import estimate_activations
+from pellucid.train.memory import estimate_activations, estimate_buffers, sharers
 from pellucid.train.opening import OpenedData, build_objective
 from pellucid.train.optimizer import count_training_state
 from pellucid.train.plan import USUAL_TOKENS, Plan
-from pellucid.train.session import build_model, build_state, build_updater
 from pellucid.train.step import Updater
 
 _SHARE_OF_FREE = 0.8
@@ -36,6 +37,8 @@ def with_fitting_micro_batch(config: RunConfig, plan: Plan, order: Order, data: 
     """
     if config.train.micro_batch != "auto":
         return plan
+    make_deterministic()  # what is tried is what will run
+    allow_tf32(plan.precision)
     on_cpu = plan.device.type == "cpu"
     sizes = [size for size in range(1, plan.share_windows + 1) if plan.share_windows % size == 0]
     usual = USUAL_TOKENS["cpu"] // plan.seq_len
@@ -51,7 +54,7 @@ def with_fitting_micro_batch(config: RunConfig, plan: Plan, order: Order, data: 
 def _room(plan: Plan) -> int:
     """What is free for activations on a CPU, beside weights, gradients, optimizer and average."""
     state = count_training_state(on_meta(plan.config.model), plan.config.train).total
-    return max(0, int(_SHARE_OF_FREE * available_bytes()) - state)
+    return max(0, int(_SHARE_OF_FREE * available_bytes()) // sharers(plan.device) - state)
 
 
 def climb(
@@ -98,7 +101,8 @@ class _Trial:
             release_freed_memory()
             return None
         model = on_meta(self.plan.config.model)
-        return max(growth, estimate_activations(self.plan, self.objective, model, micro_batch))
+        shapes = (self.plan, self.objective, model, micro_batch)
+        return max(growth, estimate_activations(*shapes) + estimate_buffers(*shapes))
 
     def _growth(self, batch: list[TensorBatch]) -> int | None:
         try:

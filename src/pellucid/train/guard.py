@@ -27,8 +27,8 @@ class GuardConfig(Config):
     """What is done about losses and gradients that are not finite, and which losses are spikes."""
 
     max_skips: int = Field(default=5, gt=0)
-    """Updates skipped in a row, because loss or gradient is not finite, after which the run goes back to its last
-    good checkpoint."""
+    """Updates skipped, because loss or gradient is not finite, after which the run goes back to its last good
+    checkpoint. They are forgotten after as many good updates in a row."""
     rollback_lr_factor: float = Field(default=0.5, gt=0, le=1)
     """What the learning rate is multiplied by, for the rest of the run, each time it goes back."""
     max_rollbacks: int = Field(default=3, ge=0)
@@ -49,6 +49,8 @@ class Verdict:
 
     is_skipped: bool = False
     """Loss or gradient was not finite, and nothing was updated."""
+    is_overflow: bool = False
+    """Nothing was updated because the gradient scaler had scaled too far."""
     is_spike: bool = False
     """The loss was far above what was to be expected."""
     bundle: Path | None = None
@@ -56,7 +58,7 @@ class Verdict:
 
 
 class Guard:
-    """Judges every update, has the first one of a row of faults recorded, and takes the run back where it must.
+    """Judges every update, has the first one of close faults recorded, and takes the run back where it must.
 
     record: writes a bundle of the step just made, where one is wanted. restore: puts the newest checkpoint of a
     step up to the given one back into `state`, and says whether there was one. What the guard remembers is in
@@ -79,24 +81,30 @@ class Guard:
         health = self.state.health
         if outcome.status == "overflow" and self._scale() > _SMALLEST_SCALE:
             health.overflows += 1
-            return Verdict()
+            return Verdict(is_overflow=True)
         if outcome.status == "updated":
-            health.skipped_in_a_row = 0
+            health.made_in_a_row += 1
+            if health.made_in_a_row >= self.config.max_skips:
+                health.skipped_lately = 0
             health.good_step = self.state.step - 1  # whose weights gave this loss and gradient
             return Verdict(is_spike=self._is_spike(outcome.loss))
         health.skipped += 1
-        health.skipped_in_a_row += 1
-        if health.skipped_in_a_row > 1:
+        health.skipped_lately += 1
+        health.made_in_a_row = 0
+        if health.skipped_lately > 1:
             return Verdict(is_skipped=True)
+        health.faulty_since = self.state.step
         self._bundle = self.record(batch, outcome, lr, progress)
         return Verdict(is_skipped=True, bundle=self._bundle)
 
     def fault(self) -> str | None:
         """Why the run cannot go on from where it is, if it cannot."""
-        row = self.state.health.skipped_in_a_row
-        if row < self.config.max_skips:
+        health = self.state.health
+        count, among = health.skipped_lately, self.state.step - health.faulty_since + 1
+        if count < self.config.max_skips:
             return None
-        return f"loss or gradient was not finite in {row} update{'s' * (row > 1)} in a row"
+        where = f"update{'s' * (count > 1)} in a row" if count == among else f"of {among} updates"
+        return f"loss or gradient was not finite in {count} {where}"
 
     def go_back(self, fault: str) -> RollbackFacts:
         """Put the last good checkpoint back, with a lower rate from there on.
@@ -111,7 +119,7 @@ class Guard:
             raise TrainingError(self._message(fault, "there is no good checkpoint to go back to yet"))
         state.health = replace(
             before,
-            skipped_in_a_row=0,
+            skipped_lately=0,
             rollbacks=before.rollbacks + 1,
             lr_factor=before.lr_factor * self.config.rollback_lr_factor,
             losses=state.health.losses,

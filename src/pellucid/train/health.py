@@ -12,8 +12,12 @@ class Health:
 
     skipped: int = 0
     """Updates left out because the loss or the gradient was not finite."""
-    skipped_in_a_row: int = 0
-    """How many of them came last, without an update between."""
+    skipped_lately: int = 0
+    """How many of them the guard remembers: it forgets them after enough good updates in a row."""
+    made_in_a_row: int = 0
+    """Updates made since the last one that was left out."""
+    faulty_since: int = 0
+    """The step of the first of `skipped_lately`."""
     overflows: int = 0
     """Updates left out because the gradient scaler had scaled too far, as is expected now and then."""
     spikes: int = 0

@@ -134,6 +134,7 @@ class Loop:
             step_seconds=now - began,
             waited_seconds=self.loader.waited_s - waited,
             is_skipped=verdict.is_skipped,
+            is_overflow=verdict.is_overflow,
             is_spike=verdict.is_spike,
             bundle=None if verdict.bundle is None else str(verdict.bundle),
         )
@@ -174,7 +175,7 @@ class Loop:
         if not math.isfinite(score.loss):
             return f"the validation loss is {score.loss}", Request.NOTHING
         # An average is not what training goes on from; and among faults, which may come of these weights, it is early.
-        if state.average is None and not state.health.skipped_in_a_row:
+        if state.average is None and not state.health.skipped_lately:
             state.health.good_step = state.step
         is_best = state.best_loss is None or score.loss < state.best_loss
         if is_best:

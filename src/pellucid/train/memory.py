@@ -1,14 +1,18 @@
-"""What a planned run is estimated to keep in memory for one micro-batch."""
+"""What a planned run is estimated to need of memory."""
 
 from __future__ import annotations
 
-from pellucid.data.objectives import CausalConfig, Objective
+import os
+
+from pellucid.data.objectives import Objective
+from pellucid.losses.linear_cross_entropy import CHUNK_BYTES
 from pellucid.model import Transformer
-from pellucid.model.kernels.short import LONGEST
 from pellucid.model.stats import estimate_activation_bytes
+from pellucid.runtime.device import Device
 from pellucid.runtime.memory import total_bytes
 from pellucid.train.optimizer import count_training_state
 from pellucid.train.plan import Plan, largest_divisor
+from pellucid.train.techniques import why_no_short_attention
 
 
 def estimate_activations(plan: Plan, objective: Objective, model: Transformer, micro_batch: int = 0) -> int:
@@ -24,9 +28,27 @@ def estimate_activations(plan: Plan, objective: Objective, model: Transformer, m
     ).hidden
 
 
+def estimate_buffers(plan: Plan, objective: Objective, model: Transformer, micro_batch: int = 0) -> int:
+    """Bytes that an update takes besides weights, gradients, optimizer and activations: the loss' logits and its
+    float32 gradient of the table, and the copies of the weights that autocast keeps.
+    """
+    table, narrow = model.head_parameters().weight, plan.precision.dtype.itemsize
+    tokens = (micro_batch or plan.micro_batch) * objective.decoder_len
+    logits = min(CHUNK_BYTES, tokens * len(table) * narrow)
+    slopes = 0 if model.head_parameters().softcap is None else logits
+    copies = narrow * sum(p.numel() for p in model.parameters()) if narrow < table.itemsize else 0
+    return table.nbytes + logits + slopes + copies
+
+
+def sharers(device: Device) -> int:
+    """Processes of this run that share the device's memory: all of this machine on a CPU; a GPU has one alone."""
+    return 1 if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def within_memory(plan: Plan, objective: Objective, model: Transformer) -> Plan:
     """In smaller micro-batches where, beside weights and optimizer, half the memory is estimated to be too little."""
-    room = total_bytes(plan.device.type) // 2 - count_training_state(model, plan.config.train).total
+    room = total_bytes(plan.device.type) // 2 // sharers(plan.device)
+    room -= count_training_state(model, plan.config.train).total + estimate_buffers(plan, objective, model)
     fitting = max(1, room // estimate_activations(plan, objective, model, micro_batch=1))
     if fitting >= plan.micro_batch:
         return plan
@@ -37,17 +59,15 @@ def _score_bytes(plan: Plan, target_len: int) -> int:
     """Bytes that the attention kernel will keep of a score: 0 where it is fused.
 
     The reference kernel keeps float32 probabilities twice (before and after rows without keys are cleared), and a
-    soft-cap's tanh besides. On CPUs, torch's own fallback for learned biases keeps them once, kernels/short.py in
-    bf16.
+    soft-cap's tanh besides. On CPUs, torch's own fallback for learned biases keeps them once, that for dropout twice
+    as well, kernels/short.py in bf16.
     """
     model, on_cpu = plan.config.model, plan.device.type == "cpu"
     attention, position = model.attention, model.position.kind
     if attention.kernel == "reference" or (attention.softcap is not None and plan.device.type != "cuda"):
         return 8 if attention.softcap is None else 12
+    if on_cpu and attention.dropout:
+        return 8
     if on_cpu and position == "t5":
         return 4
-    is_plain = attention.kernel == "auto" and attention.window is None and position != "alibi"
-    objective = plan.config.data.objective  # with any but this one hardly any layer is
-    is_plain = is_plain and isinstance(objective, CausalConfig) and objective.packing == "contiguous"
-    is_short = on_cpu and plan.precision.name == "bf16" and target_len <= LONGEST
-    return 2 if is_plain and is_short else 0
+    return 2 if why_no_short_attention(plan.config, plan.precision, target_len) is None else 0

@@ -15,7 +15,7 @@ from pellucid.errors import TrainingError
 from pellucid.model.stats import on_meta
 from pellucid.runtime.allocator import release_freed_memory
 from pellucid.runtime.memory import is_out_of_memory, peak_bytes, total_bytes
-from pellucid.train.memory import estimate_activations
+from pellucid.train.memory import estimate_activations, estimate_buffers
 from pellucid.train.optimizer import count_training_state
 from pellucid.train.plan import Plan
 from pellucid.train.step import Outcome, Updater
@@ -80,11 +80,13 @@ class FittingUpdate:
         model, kind = on_meta(plan.config.model), plan.device.type
         state = count_training_state(model, train)
         activations = estimate_activations(plan, self.objective, model)
+        buffers = estimate_buffers(plan, self.objective, model)
         return TrainingError(
             f"step {self.update.state.step + 1}: out of memory in an update of {plan.accumulation} x "
             f"{plan.micro_batch} windows of {plan.seq_len} tokens ({said}). Estimated: weights {_mib(state.weights)}, "
             f"gradients {_mib(state.gradients)}, optimizer {_mib(state.optimizer)}, activations of one micro-batch "
-            f"{_mib(activations)}; the device ({kind}) has {_mib(total_bytes(kind))}, and the peak was "
+            f"{_mib(activations)}, loss and copies of weights "
+            f"{_mib(buffers)}; the device ({kind}) has {_mib(total_bytes(kind))}, and the peak was "
             f"{_mib(peak_bytes(kind))}. {self._advice()}"
         )
 

@@ -13,11 +13,12 @@ from pellucid.model import EncoderDecoderConfig
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision, choose_precision
 from pellucid.train.config import RunConfig, TrainConfig
+from pellucid.train.techniques import why_no_short_attention
 
 USUAL_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
 """Tokens of a forward pass where no micro-batch is named: enough for full speed. Fewer where memory is short."""
-_WORTH_COMPILING = 3e14
-"""Training FLOPs above which building kernels (tens of seconds on a CPU) is repaid."""
+_WORTH_COMPILING = {"cpu": 3e14, "mps": math.inf, "cuda": 3e16}
+"""Training FLOPs above which building kernels (tens of seconds) is repaid: some minutes of work. On a GPU a guess."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,26 @@ def make_plan(
             f"precision {precision.name} ({precision.reason})",
             f"torch.compile {'on' if compiled else 'off'} ({why})",
             techniques.line,
+            *_attention_line(config, precision, seq_len),
+            *_warmup_line(train, steps),
             _batch_line(config, seq_len, micro_batch),
         ),
     )
+
+
+def _attention_line(config: RunConfig, precision: Precision, seq_len: int) -> list[str]:
+    """Where there could be short attention: whether there is."""
+    if precision.device.type != "cpu":
+        return []
+    why_not = why_no_short_attention(config, precision, seq_len)
+    return [f"short attention {'on' if why_not is None else f'off ({why_not})'}"]
+
+
+def _warmup_line(train: TrainConfig, steps: int | None) -> list[str]:
+    warmup = train.schedule.in_steps(train.batch_tokens).warmup_steps
+    if steps is None or warmup is None or warmup < steps:
+        return []
+    return [f"the warmup ({warmup:,} steps) takes the whole run ({steps:,}): the rate only rises"]
 
 
 def _batch_line(config: RunConfig, seq_len: int, micro_batch: int, world: int = 1) -> str:
@@ -200,7 +218,7 @@ def _decide_compile(
         return False, device.compile_reason
     if train.max_seconds is not None and train.max_seconds < 300:
         return False, "a run of under five minutes does not repay it"
-    if steps is not None and steps * train.batch_tokens * flops_per_token < _WORTH_COMPILING:
+    if steps is not None and steps * train.batch_tokens * flops_per_token < _WORTH_COMPILING[device.type]:
         return False, "a run this short does not repay it"
     tried = device.tried()
     return tried.can_compile, tried.compile_reason

@@ -1,4 +1,4 @@
-"""The flight recorder: when a row of faults begins, it writes down the step that began it."""
+"""The flight recorder: when faults begin, it writes down the step that began them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ class Recorder:
         except (StorageError, OSError) as error:
             self.console.print(f"the step was not recorded: {error}", style="yellow")
             return None
-        for old in sorted(path.parent.glob("step-*"))[:-keep]:
+        # By age: after a rollback a newer one is of an earlier step.
+        others = sorted(set(path.parent.glob("step-*")) - {path}, key=lambda bundle: bundle.stat().st_mtime)
+        for old in others[: max(0, len(others) + 1 - keep)]:
             shutil.rmtree(old, ignore_errors=True)
         return path
 

@@ -19,13 +19,14 @@ from pellucid.runtime.console import told
 from pellucid.runtime.device import Device, choose_device
 from pellucid.runtime.distributed import Processes, from_environment
 from pellucid.tokenizers import TokenizerConfig
+from pellucid.train.building import require_checkpoint_space
 from pellucid.train.config import RunConfig
 from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import forget_after
 from pellucid.train.plan import Plan, count_steps
 from pellucid.train.run import initial_weights, main_console, open_in_all, plan_in_all
 from pellucid.train.rundir import CONFIG, EXACT, METRICS, SAMPLES, RunDirectory, environment
-from pellucid.train.session import RunResult, Session, require_checkpoint_space
+from pellucid.train.session import RunResult, Session
 
 
 def resume(

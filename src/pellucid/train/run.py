@@ -19,13 +19,14 @@ from pellucid.runtime.console import message_console, told
 from pellucid.runtime.device import Device, choose_device
 from pellucid.runtime.distributed import Processes, from_environment
 from pellucid.tokenizers import Tokenizer
+from pellucid.train.building import require_checkpoint_space
 from pellucid.train.config import RunConfig
 from pellucid.train.fitting import with_fitting_micro_batch
 from pellucid.train.hooks import Hook
 from pellucid.train.opening import OpenedData, open_data, plan_run, preparing_progress
 from pellucid.train.plan import Plan
 from pellucid.train.rundir import RUNS, RunDirectory, environment
-from pellucid.train.session import RunResult, Session, require_checkpoint_space
+from pellucid.train.session import RunResult, Session
 
 
 def train(

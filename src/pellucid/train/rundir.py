@@ -21,6 +21,7 @@ from pellucid.checkpoint import layout
 from pellucid.config import Tree, differences, to_toml
 from pellucid.errors import ResumeError, StorageError
 from pellucid.runtime.files import remove_leftovers, require_writable, storage_errors, write_atomic
+from pellucid.runtime.processor import cpu_features, cpu_name
 from pellucid.train.config import RunConfig
 
 RUNS = Path("runs")
@@ -29,7 +30,7 @@ PASSPORT = "data.json"
 """What the run's data was made from, and how."""
 
 
-EXACT = ("device", "torch", "numpy", "processor", "processes")
+EXACT = ("device", "gpu", "torch", "numpy", "processor", "features", "processes")
 """The parts of a run's environment that must stay for it to go on equal to the bit; threads are restored."""
 
 
@@ -145,7 +146,9 @@ def environment(threads: int, device: str, processes: int = 1) -> Tree:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": cpu_name(),
+        "features": " ".join(cpu_features()),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
         "threads": threads,
         "processes": processes,
         "command": sys.argv,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -16,8 +15,6 @@ from rich.console import Console
 from torch import Tensor
 
 from pellucid import checkpoint
-from pellucid.checkpoint.store import SMALL_FILES_BYTES
-from pellucid.checkpoint.weights import fill
 from pellucid.config import to_tree
 from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.data.objectives import Objective
@@ -25,16 +22,13 @@ from pellucid.data.order import Order
 from pellucid.evaluate import Perplexity, evaluate_split
 from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
-from pellucid.losses import LinearCrossEntropy
 from pellucid.model import Transformer
-from pellucid.model.linear import Linear
-from pellucid.model.stats import count_parameters, on_meta
+from pellucid.model.stats import count_parameters
 from pellucid.optim import report, summary
-from pellucid.runtime.allocator import freed_memory_kept
 from pellucid.runtime.distributed import ALONE, Processes
-from pellucid.runtime.files import require_space, storage_errors
+from pellucid.runtime.files import storage_errors
 from pellucid.runtime.precision import allow_tf32
-from pellucid.train.averaging import WeightAverage
+from pellucid.train.building import build_model, build_state, build_updater, make_deterministic, memory_policy
 from pellucid.train.facts import EndFacts, StartFacts
 from pellucid.train.guard import Guard
 from pellucid.train.hooks import (
@@ -49,7 +43,6 @@ from pellucid.train.hooks import (
 from pellucid.train.loop import Limits, Loop
 from pellucid.train.numerics import require_sound
 from pellucid.train.opening import OpenedData, build_objective
-from pellucid.train.optimizer import build_optimizer, count_training_state
 from pellucid.train.out_of_memory import FittingUpdate, naming_shortage
 from pellucid.train.plan import Plan
 from pellucid.train.recorder import Record, Recorder
@@ -58,7 +51,6 @@ from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory, environment
 from pellucid.train.saving import Saver
 from pellucid.train.state import TrainState
 from pellucid.train.step import Outcome, Updater, go_on
-from pellucid.train.techniques import LOSS_TILE
 
 
 @dataclass(frozen=True)
@@ -355,78 +347,3 @@ class Session:
             f"the {what} after step {self.state.step}",
             f"go on with pellucid train --resume {self.run.path} {change}",
         )
-
-
-def require_checkpoint_space(plan: Plan, path: Path) -> None:
-    """Raise StorageError unless `path`'s disk has room for one checkpoint of the planned run."""
-    size = count_training_state(on_meta(plan.config.model), plan.config.train)
-    needed_bytes = size.weights + size.average + size.optimizer + SMALL_FILES_BYTES
-    require_space(path, needed_bytes, purpose="the first checkpoint")
-
-
-def memory_policy(plan: Plan) -> AbstractContextManager[None]:
-    """In which a planned run trains."""
-    return freed_memory_kept() if plan.config.train.techniques.kept_memory else nullcontext()
-
-
-def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> Transformer:
-    """The run's model on its device, in training mode, its blocks compiled where the plan says so."""
-    model = plan.config.model.build(seed=plan.config.train.seed)
-    if weights is not None:
-        fill(model, weights, where="the checkpoint")
-    model.to(plan.device.torch).train()
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.contiguous_gradient = bool(plan.config.train.techniques.contiguous_gradients)
-    if plan.compiled:
-        # One block at a time: they share one graph, so compiling costs the same at any depth.
-        for block in model.all_blocks:
-            block.compile(dynamic=False)
-    return model
-
-
-def build_state(plan: Plan, model: Transformer) -> TrainState:
-    """The planned optimizer and gradient scaler around a model, before the first update."""
-    train = plan.config.train
-    return TrainState(
-        model,
-        build_optimizer(model, train),
-        plan.precision.gradient_scaler(),
-        average=None if train.weight_average is None else WeightAverage(model, train.weight_average),
-    )
-
-
-def build_updater(
-    plan: Plan,
-    model: Transformer,
-    state: TrainState,
-    processes: Processes = ALONE,
-    while_working: Callable[[], None] = go_on,
-) -> Updater:
-    """What turns the plan's batches into updates."""
-    train = plan.config.train
-    return Updater(
-        state=state,
-        model=model,
-        loss=LinearCrossEntropy(
-            train.label_smoothing,
-            train.z_loss,
-            tile_ids=LOSS_TILE if train.techniques.tiled_loss else None,
-            compiled=plan.compiled,
-        ),
-        precision=plan.precision,
-        grad_clip=train.grad_clip,
-        recompute=train.activation_checkpointing,
-        seed=train.seed,
-        window_tokens=plan.seq_len,
-        processes=processes,
-        while_working=while_working,
-    )
-
-
-def make_deterministic() -> None:
-    """Ask torch for kernels whose result does not depend on timing, wherever it has them."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would also fill every new tensor with NaN, at a price; nothing here reads memory before writing it.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]

@@ -75,7 +75,8 @@ class Updater:
         if scaler:
             scaler.unscale_(state.optimizer)
         norm = clip_gradients(self.parameters(), self.grad_clip)
-        loss, norm_value = mean_loss.item(), norm.item()
+        # The one place of an update that waits for the device: weights that such numbers would spoil are not touched.
+        loss, norm_value = torch.stack((mean_loss, norm.to(mean_loss.dtype))).tolist()
         status: Literal["updated", "overflow", "not finite"] = "updated"
         if not math.isfinite(loss):
             status = "not finite"
@@ -104,10 +105,9 @@ class Updater:
 
     def _gradients(self, batch: Sequence[TensorBatch]) -> Tensor:
         state, scaler = self.state, self.state.scaler
-        weight = sum((micro.weights.sum() for micro in batch), start=torch.zeros(()).to(batch[0].weights))
+        weight = sum((micro.weights.sum() for micro in batch), start=batch[0].weights.new_zeros(()))
         weight = self.processes.sum(weight)
-        total = torch.zeros((), dtype=torch.float64 if weight.device.type != "mps" else torch.float32)
-        total = total.to(weight.device)
+        total = weight.new_zeros((), dtype=torch.float64 if weight.device.type != "mps" else torch.float32)
         for index, micro in enumerate(batch):
             self.while_working()
             seed_torch(self.seed, "dropout", state.step, self.processes.rank * len(batch) + index)

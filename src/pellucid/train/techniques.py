@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pellucid.config import Config
+from pellucid.data.objectives import CausalConfig
+from pellucid.model.kernels.short import LONGEST
 from pellucid.runtime.allocator import can_keep_memory
 from pellucid.runtime.precision import Precision
+
+if TYPE_CHECKING:
+    from pellucid.train.config import RunConfig
 
 LOSS_TILE = 1024
 """Ids of a tile: its logits, of a few thousand tokens in bf16, fit the cache of one core."""
@@ -22,14 +29,17 @@ class Techniques(Config):
     where the C library is glibc."""
 
     def resolved(self, precision: Precision) -> Techniques:
-        """Every choice made."""
-        on_cpu = precision.device.type == "cpu"
+        """Every choice made; off is what changes nothing here, asked for or not."""
+        on_cpu, is_narrow = precision.device.type == "cpu", precision.name != "fp32"
         chosen = {
             "tiled_loss": on_cpu,
             "contiguous_gradients": on_cpu and precision.name == "bf16",
-            "kept_memory": on_cpu and can_keep_memory(),
+            "kept_memory": on_cpu,
         }
-        return self.model_copy(update={n: on for n, on in chosen.items() if getattr(self, n) is None})
+        can_be = {"tiled_loss": True, "contiguous_gradients": is_narrow, "kept_memory": can_keep_memory()}
+        asked = {name: is_on for name, is_on in self if is_on is not None}
+        wanted = chosen | asked
+        return Techniques(**{name: wanted[name] and can_be[name] for name in wanted})
 
     @property
     def line(self) -> str:
@@ -37,3 +47,19 @@ class Techniques(Config):
         on = [name.replace("_", " ") for name, is_on in self if is_on]
         off = [name.replace("_", " ") for name, is_on in self if not is_on]
         return f"techniques: {', '.join(on) or 'none'}" + (f" (off: {', '.join(off)})" if off else "")
+
+
+def why_no_short_attention(config: RunConfig, precision: Precision, length: int) -> str | None:
+    """Why a run's attention will not be `model/kernels/short.py`; None where it will be, in nearly all layers."""
+    attention, objective = config.model.attention, config.data.objective
+    if attention.kernel != "auto":
+        return "another kernel is asked for"
+    if precision.device.type != "cpu" or precision.name != "bf16":
+        return "it is for bf16 on a CPU"
+    if attention.dropout:
+        return "attention has dropout"
+    is_causal = isinstance(objective, CausalConfig) and objective.packing == "contiguous"
+    has_bias = config.model.position.kind in ("t5", "alibi") or attention.softcap is not None
+    if not is_causal or has_bias or attention.window is not None:
+        return "it is for the plain causal mask"
+    return f"windows are longer than {LONGEST} tokens" if length > LONGEST else None

@@ -67,7 +67,7 @@ def test_a_plan_is_a_table_of_what_a_run_needs(cli, tiny, workdir):
 def test_a_plan_as_json_has_bare_numbers(cli, tiny):
     plan = cli("plan", *tiny, "--json").json
     assert (plan["parameters"], plan["steps"], plan["micro_batch"]) == (8256, 8, 8)
-    assert plan["total_bytes"] == 16 * 8256 + plan["activations_bytes"]
+    assert plan["total_bytes"] == 16 * 8256 + plan["activations_bytes"] + plan["buffers_bytes"]
 
 
 @pytest.mark.parametrize("preset", ["sota-125m", "sota-250m"])

@@ -72,7 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut(monkeypatch: pytest.MonkeyPatch, *, tokens: int, ids: int, element_bytes: int = 8) -> None:
     """Have chunks of so many tokens, and tiles of so many ids."""
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", element_bytes * V * tokens)
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK_BYTES", element_bytes * V * tokens)
     monkeypatch.setitem(LinearCrossEntropy.__init__.__kwdefaults__, "tile_ids", ids)
 
 
@@ -229,7 +229,7 @@ def test_what_is_told_is_without_smoothing_and_z_loss() -> None:
 
 
 def test_a_vocabulary_larger_than_a_chunk_goes_token_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_cross_entropy, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(linear_cross_entropy, "CHUNK_BYTES", 1)
     case = Case()
     assert_all_close(case.run(LinearCrossEntropy()), case.reference(), 1e-10)
 

@@ -40,7 +40,8 @@ def test_the_counts_are_those_of_the_built_model(tiny_config, workdir):
         4 * parameters,
         8 * parameters,
     )
-    assert cost.total_bytes == 16 * parameters + cost.activations_bytes
+    assert cost.total_bytes == 16 * parameters + cost.activations_bytes + cost.buffers_bytes
+    assert cost.buffers_bytes == 4 * 257 * 16 + 4 * 128 * 257  # the table in float32, logits of 128 tokens
     assert (cost.vocab_size, cost.steps, cost.tokens) == (257, 8, 1024)
     assert (cost.source_len, cost.target_len) == (None, 16)
     assert cost.cache_bytes == model.new_cache(1).bytes

@@ -56,28 +56,38 @@ class World:
 # Steps without an update ------------------------------------------------------------------------------
 
 
-def test_the_first_of_a_row_is_recorded_and_each_is_counted():
-    world = World()
-    verdicts = world.see(GOOD, BAD, BAD, GOOD, BAD)
-    assert [v.is_skipped for v in verdicts] == [False, True, True, False, True]
-    assert [v.bundle for v in verdicts] == [None, Path("bundle"), None, None, Path("bundle")]
+def test_the_first_of_close_ones_is_recorded_and_each_is_counted():
+    world = World(max_skips=2)
+    verdicts = world.see(GOOD, BAD, GOOD, GOOD, BAD, BAD)
+    assert [v.is_skipped for v in verdicts] == [False, True, False, False, True, True]
+    assert [v.bundle for v in verdicts] == [None, Path("bundle"), None, None, Path("bundle"), None]
     assert world.recorded == [(2, ["batch"], BAD, 0.1, 0.5), (5, ["batch"], BAD, 0.1, 0.5)]
-    assert (world.state.health.skipped, world.state.health.skipped_in_a_row) == (3, 1)
+    assert (world.state.health.skipped, world.state.health.skipped_lately) == (3, 2)
 
 
-def test_only_a_full_row_is_a_fault():
+def test_as_many_good_ones_in_a_row_make_faults_forgotten():
     world = World(max_skips=3)
-    world.see(BAD, BAD, GOOD, BAD, BAD)
+    world.see(BAD, BAD, GOOD, GOOD, GOOD, BAD, BAD)
     assert world.guard.fault() is None
     world.see(BAD)
     assert world.guard.fault() == "loss or gradient was not finite in 3 updates in a row"
 
 
+def test_every_other_one_is_a_fault_too_and_the_first_is_what_is_kept():
+    world = World(max_skips=3)
+    world.see(GOOD, BAD, GOOD, BAD, GOOD)
+    assert world.guard.fault() is None
+    world.see(BAD)
+    assert world.guard.fault() == "loss or gradient was not finite in 3 of 5 updates"
+    assert [step for step, *_ in world.recorded] == [2]
+
+
 def test_an_overflow_of_a_large_scale_is_expected():
     world = World(scale=2.0)
-    assert not world.see(OVERFLOW)[0].is_skipped
+    verdict = world.see(OVERFLOW)[0]
+    assert (verdict.is_overflow, verdict.is_skipped) == (True, False)
     health = world.state.health
-    assert (health.overflows, health.skipped, health.skipped_in_a_row) == (1, 0, 0)
+    assert (health.overflows, health.skipped, health.skipped_lately) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
@@ -115,6 +125,7 @@ def test_what_happened_on_the_way_stays_counted_and_the_measure_of_the_loss_is_t
     world.see(GOOD, GOOD, GOOD, BAD)
     world.guard.go_back("a fault")
     expected = Health(skipped=1, rollbacks=1, lr_factor=0.5, good_step=1, losses=7, mean=4.0)
+    expected.faulty_since = 4
     assert asdict(world.state.health) == asdict(expected)
 
 

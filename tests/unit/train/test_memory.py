@@ -12,12 +12,12 @@ from pellucid.errors import TrainingError
 from pellucid.model.stats import on_meta
 from pellucid.runtime.device import choose_device
 from pellucid.train import memory, resume, session
+from pellucid.train.building import build_model, build_state, build_updater
 from pellucid.train.fitting import climb, with_fitting_micro_batch
-from pellucid.train.memory import estimate_activations
+from pellucid.train.memory import estimate_activations, estimate_buffers
 from pellucid.train.opening import build_objective, open_data, plan_run
 from pellucid.train.optimizer import count_training_state
 from pellucid.train.out_of_memory import FittingUpdate
-from pellucid.train.session import build_model, build_state, build_updater
 from pellucid.train.step import Updater
 
 MIB = 1 << 20
@@ -105,7 +105,8 @@ def test_a_plan_takes_smaller_pieces_where_half_the_memory_is_too_little(
     model = on_meta(whole.config.model)
     objective = build_objective(whole.config, opened(tiny_config())[0].tokenizer)
     of_window = estimate_activations(whole, objective, model, micro_batch=1)
-    needed = count_training_state(model, whole.config.train).total + int(windows * of_window)
+    fixed = count_training_state(model, whole.config.train).total + estimate_buffers(whole, objective, model)
+    needed = fixed + int(windows * of_window)
     monkeypatch.setattr(memory, "total_bytes", lambda kind: 2 * needed)
     _, cut, _ = opened(tiny_config())
     assert (cut.micro_batch, cut.batch_windows) == (micro_batch, 8)

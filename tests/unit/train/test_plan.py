@@ -73,6 +73,8 @@ def test_a_precision_that_the_device_lacks_is_refused(device, wanted):
         (PLAIN_CPU, ["train.steps=100_000"], LONG, False, "no C++ compiler found"),
         (MPS, ["train.steps=100_000"], LONG, False, "not dependable"),
         (NEW_GPU, ["train.steps=100_000"], LONG, True, "Triton"),
+        (BF16_CPU, ["train.steps=10_000"], LONG, True, "kernels by g++"),
+        (NEW_GPU, ["train.steps=10_000"], LONG, False, "a run this short"),  # which it has done before long
         (BF16_CPU, ["train.max_seconds=60", "train.steps="], LONG, False, "under five minutes"),
         (BF16_CPU, ["train.max_seconds=60", "train.steps=100_000"], LONG, False, "under five minutes"),
         (BF16_CPU, ["train.max_seconds=3600", "train.steps="], LONG, True, "kernels by g++"),
@@ -191,6 +193,13 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
 # The whole -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("steps", "is_said"), [(100, True), (101, False)])
+def test_a_warmup_as_long_as_the_run_is_said(steps, is_said):
+    made = plan(PLAIN_CPU, f"train.steps={steps}", "train.schedule.warmup_steps=100")
+    said = f"the warmup (100 steps) takes the whole run ({steps}): the rate only rises"
+    assert (said in made.reasons) is is_said
+
+
 def test_every_choice_has_its_reason():
     made = plan(BF16_CPU)
     assert made.reasons == (
@@ -198,6 +207,7 @@ def test_every_choice_has_its_reason():
         "precision bf16 (this hardware multiplies bf16 natively)",
         "torch.compile off (a run this short does not repay it)",
         made.config.train.techniques.line,
+        "short attention on",
         "batch 1,024 tokens = 1 x 16 windows of 64",
     )
 

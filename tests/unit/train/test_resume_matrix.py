@@ -8,10 +8,12 @@ import io
 import json
 
 import pytest
+import torch
 from rich.console import Console
 
 from pellucid.cli.options import run_config
 from pellucid.experiments.verify_resume import compare_runs
+from pellucid.runtime.precision import Precision
 from pellucid.train import resume, train
 
 SPANS = (
@@ -103,6 +105,27 @@ def cut_off(start, cut_off_after, workdir):
 def test_every_recipe_goes_on_to_the_bit(start, cut_off, words):
     whole = start(*words)
     assert compare_runs(whole, resumed(cut_off(*words))) == []
+
+
+class HalfPrecision(Precision):
+    """fp16 as on a GPU without bf16, on this CPU, with a scale that is too high now and then."""
+
+    def gradient_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler("cpu", init_scale=2.0**19, growth_interval=2)
+
+
+@pytest.mark.parametrize("words", [(), SPANS], ids=["decoder", "encoder-decoder"])
+def test_so_does_fp16_with_its_scaler(start, cut_off, monkeypatch, words):
+    monkeypatch.setattr(
+        "pellucid.train.plan.choose_precision",
+        lambda wanted, device, *, tf32=False: HalfPrecision("fp16", device, "a test's"),
+    )
+    words = (*words, "train.steps=16")
+    whole = start(*words)
+    assert compare_runs(whole, resumed(cut_off(*words))) == []
+    overflows = [fact["is_overflow"] for fact in facts(whole) if fact["event"] == "step"]
+    assert 0 < sum(overflows[:6]) < 6
+    assert any(overflows[6:]), "the scale was never raised again"
 
 
 def test_so_does_a_mixture(start, cut_off, corpus, workdir):

@@ -20,12 +20,12 @@ from pellucid.experiments.verify_resume import compare_runs
 from pellucid.model import stack
 from pellucid.runtime.device import choose_device
 from pellucid.train import resume
+from pellucid.train.building import build_model
 from pellucid.train.config import RunConfig
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.opening import open_data, plan_run
-from pellucid.train.session import build_model
 
 
 def facts(result, event: str) -> list[dict]:

@@ -6,10 +6,10 @@ import torch
 from pellucid.model.linear import Linear
 from pellucid.runtime.device import Device, Machine, choose_device
 from pellucid.runtime.precision import choose_precision
-from pellucid.train import session, techniques
+from pellucid.train import building, techniques
+from pellucid.train.building import build_model, build_state, build_updater
 from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.opening import open_data, plan_run
-from pellucid.train.session import build_model, build_state, build_updater
 from pellucid.train.techniques import LOSS_TILE, Techniques
 
 
@@ -42,7 +42,33 @@ def test_another_c_library_keeps_no_memory_and_that_is_said(monkeypatch):
 
 def test_what_is_asked_for_is_kept():
     asked = Techniques(tiled_loss=False, contiguous_gradients=True, kept_memory=False)
-    assert asked.resolved(choose_precision("fp32", device("cpu"))) == asked
+    assert asked.resolved(choose_precision("bf16", device("cuda"))) == asked
+
+
+def test_what_would_change_nothing_here_is_not_said_to_be_on(monkeypatch):
+    monkeypatch.setattr(techniques, "can_keep_memory", lambda: False)
+    asked = Techniques(tiled_loss=True, contiguous_gradients=True, kept_memory=True)
+    resolved = asked.resolved(choose_precision("fp32", device("cpu")))
+    assert resolved.line == "techniques: tiled loss (off: contiguous gradients, kept memory)"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ((), None),
+        (("model.max_seq_len=1024", "train.batch_tokens=4096"), "windows are longer than 512 tokens"),
+        (("train.precision=fp32",), "it is for bf16 on a CPU"),
+        (("model.attention.kernel=sdpa",), "another kernel is asked for"),
+        (("model.attention.dropout=0.1",), "attention has dropout"),
+        (("model.position.kind=alibi",), "it is for the plain causal mask"),
+        (("data.objective.kind=prefix",), "it is for the plain causal mask"),
+    ],
+)
+def test_a_run_says_whether_its_attention_is_the_short_one(workdir, tiny_config, words, why):
+    config = tiny_config("train.precision=bf16", *words)
+    plan, _ = plan_run(config, open_data(config), choose_device("cpu"))
+    said = [reason for reason in plan.reasons if reason.startswith("short attention")]
+    assert said == ["short attention on" if why is None else f"short attention off ({why})"]
 
 
 @pytest.mark.parametrize(
@@ -51,11 +77,12 @@ def test_what_is_asked_for_is_kept():
         "train.techniques.tiled_loss=false",
         "train.techniques.contiguous_gradients=false",
         "model.attention.kernel=sdpa",
+        "train.optimizer.fused=false",
     ],
 )
 def test_the_plain_way_has_the_same_losses_to_rounding(train_tiny, change, monkeypatch):
     """In bf16, whose numbers have 8 bits: a loss of 3 nats is kept to 0.01 over twenty updates."""
-    monkeypatch.setattr(session, "LOSS_TILE", 64)  # of 257 ids
+    monkeypatch.setattr(building, "LOSS_TILE", 64)  # of 257 ids
     same = ("train.precision=bf16", "train.steps=20")
     fast, plain = (losses_of(train_tiny(*same, *words)) for words in ((), (change,)))
     assert fast == pytest.approx(plain, abs=1e-2)
@@ -77,7 +104,8 @@ def losses_of(result):
 def test_a_run_is_built_with_what_was_chosen(tiny_config):
     for words, on in (("true", True), ("false", False)):
         config = tiny_config(
-            *(f"train.techniques.{n}={words}" for n in ("tiled_loss", "contiguous_gradients"))
+            "train.precision=bf16",
+            *(f"train.techniques.{n}={words}" for n in ("tiled_loss", "contiguous_gradients")),
         )
         plan, _ = plan_run(config, open_data(config), choose_device("cpu"))
         model = build_model(plan)

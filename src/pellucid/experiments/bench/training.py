@@ -25,9 +25,9 @@ from pellucid.model.dropout import move_dropout
 from pellucid.model.stats import count_flops, count_parameters
 from pellucid.runtime.device import Device
 from pellucid.runtime.memory import peak_bytes
+from pellucid.train.building import build_model, build_state, build_updater, make_deterministic, memory_policy
 from pellucid.train.config import RunConfig
 from pellucid.train.plan import Plan
-from pellucid.train.session import build_model, build_state, build_updater, make_deterministic, memory_policy
 
 WARMUP_STEPS = 3
 """Updates before the clock runs: kernels are built in the first, and what they assumed may be mended in the next."""

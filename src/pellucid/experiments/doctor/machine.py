@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import platform
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
 from pellucid.data.cache import cache_folder
 from pellucid.runtime.device import Machine
 from pellucid.runtime.memory import available_bytes, total_bytes
-
-_FEATURES = ("avx2", "avx512_f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "neon", "sve", "bf16")
+from pellucid.runtime.processor import cpu_features, cpu_name
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,10 @@ def look_around(runs: Path) -> MachineFacts:
     return MachineFacts(
         system=platform.platform(),
         python=platform.python_version(),
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=psutil.cpu_count(logical=False),
         threads=found.cpu_threads,
-        features=_features(),
+        features=cpu_features(),
         memory_bytes=total_bytes(),
         free_memory_bytes=available_bytes(),
         gpu=found.cuda_name or ("Apple GPU" if found.has_mps else None),
@@ -58,25 +54,6 @@ def look_around(runs: Path) -> MachineFacts:
         runs_free_bytes=_free(runs),
         cache_free_bytes=_free(cache_folder()),
     )
-
-
-def _cpu_name() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode == 0:
-            return answer.stdout.strip()
-    return platform.processor() or platform.machine()
-
-
-def _features() -> tuple[str, ...]:
-    ask = getattr(torch.cpu, "get_capabilities", None)  # not in every torch that this project runs with
-    found = ask() if ask else {}
-    return tuple(name for name in _FEATURES if found.get(name))
 
 
 def _free(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pellucid.experiments.doctor.update import compare_updates
 from pellucid.model import DecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision
+from pellucid.train.building import CUBLAS_WORKSPACE
 from pellucid.train.numerics import (
     TOLERANCE_FP32,
     TOLERANCE_NARROW,
@@ -86,6 +88,7 @@ def _deterministic() -> Generator[list[str]]:
     before = torch.are_deterministic_algorithms_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
     said: list[str] = []
+    os.environ.setdefault(*CUBLAS_WORKSPACE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.use_deterministic_algorithms(True, warn_only=True)
