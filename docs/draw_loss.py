@@ -3,7 +3,8 @@
 Every update's loss, its running median, and the validation loss, in nats a token against minutes of training. A
 dashed line is ln V: what a model that knows nothing has.
 
-    python benchmarks/loss_picture.py runs/tinystories-22m --out docs/pictures/prose.svg
+    pip install matplotlib
+    python docs/draw_loss.py runs/tinystories-22m-001 --out docs/pictures/prose.svg
 """
 
 from __future__ import annotations
