@@ -51,7 +51,8 @@ def draw(run: Path, out: Path) -> None:
     facts = read(run)
     steps, evaluations = [fact for fact in facts["step"] if fact["loss"] is not None], facts["evaluation"]
     minutes, losses = [s / 60 for s in column(steps, "elapsed_seconds")], column(steps, "loss")
-    smooth = [statistics.median(losses[max(0, n - WINDOW + 1) : n + 1]) for n in range(len(losses))]
+    half = WINDOW // 2
+    smooth = [statistics.median(losses[max(0, n - half) : n + half + 1]) for n in range(len(losses))]
     mpl.rcParams["svg.hashsalt"] = run.name  # the same run, the same bytes
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     axes.plot(minutes, losses, ".", markersize=2, color="#9db8d2", label="training, an update")
@@ -66,9 +67,10 @@ def draw(run: Path, out: Path) -> None:
     axes.set(
         xlabel="minutes of training",
         ylabel="loss, nats a token",
-        title=f"{run.name}: {last['val_loss']:.3f} nats a token, {last['bits_per_byte']:.3f} bits a byte on "
-        f"validation after {steps[-1]['step']:,} updates",
+        title=f"{run.name}: validation {last['val_loss']:.3f} nats a token, {last['bits_per_byte']:.3f} bits a byte, "
+        f"{steps[-1]['step']:,} updates",
     )
+    axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)

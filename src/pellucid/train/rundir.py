@@ -60,6 +60,11 @@ class RunDirectory:
         """A run to go on with. Raises ResumeError when there is none."""
         if not (path / CONFIG).is_file():
             raise ResumeError(f"{path}: there is no run to resume (no {CONFIG} in it)")
+        if (path / layout.MANIFEST).is_file():
+            raise ResumeError(
+                f"{path}: is a checkpoint, and what goes on is a run: name the run's directory, or begin another run "
+                f"from these weights with --init {path}"
+            )
         require_writable(path / layout.CHECKPOINTS)
         return cls(path)
 

@@ -64,6 +64,15 @@ def test_so_does_one_with_dropout_accumulation_and_odd_evaluations(train_tiny, k
     assert compare_runs(whole, killed) == []
 
 
+
+def test_a_checkpoint_is_not_taken_for_a_run(run_directory):
+    saved = run_directory / "checkpoints/step-00000004"
+    with pytest.raises(ResumeError, match=r"is a checkpoint, and what goes on is a run: .*--init"):
+        resume(saved)
+    assert not (saved / "checkpoints").exists()
+    assert not (saved / "metrics.jsonl").exists()
+
+
 def test_a_finished_run_stays_finished(train_tiny):
     result = train_tiny()
     before = {path: path.read_bytes() for path in result.directory.rglob("*.safetensors")}
