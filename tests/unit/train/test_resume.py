@@ -64,7 +64,6 @@ def test_so_does_one_with_dropout_accumulation_and_odd_evaluations(train_tiny, k
     assert compare_runs(whole, killed) == []
 
 
-
 def test_a_checkpoint_is_not_taken_for_a_run(run_directory):
     saved = run_directory / "checkpoints/step-00000004"
     with pytest.raises(ResumeError, match=r"is a checkpoint, and what goes on is a run: .*--init"):
