@@ -4,7 +4,7 @@ Every update's loss, its running median, and the validation loss, in nats a toke
 dashed line is ln V: what a model that knows nothing has.
 
     pip install matplotlib
-    python docs/draw_loss.py runs/tinystories-22m-001 --out docs/pictures/prose.svg
+    python docs/draw_loss.py runs/tinystories-22m-001 --out docs/pictures/prose.png
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def draw(run: Path, out: Path) -> None:
     axes.set(
         xlabel="minutes of training",
         ylabel="loss, nats a token",
-        title=f"{run.name}: validation {last['val_loss']:.3f} nats a token, {last['bits_per_byte']:.3f} bits a byte, "
-        f"{steps[-1]['step']:,} updates",
+        title=f"{run.name}, {steps[-1]['step']:,} updates: {last['val_loss']:.3f} nats a token, "
+        f"{last['bits_per_byte']:.3f} bits a byte on {last['val_tokens']:,} validation tokens",
     )
     axes.title.set_fontsize(10)
     axes.grid(alpha=0.25)
