@@ -80,9 +80,11 @@ class Processes:
             except BaseException as error:
                 status = error.exit_status if isinstance(error, PellucidError) else 1
                 self._tell((None, status))
+                self.close()  # all know; and an interpreter that leaves with gloo's threads at work may be aborted
                 raise
         result, status = self._tell((result, None))
         if status is not None:
+            self.close()
             raise SystemExit(status)
         return cast(T, result)
 
