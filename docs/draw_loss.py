@@ -10,7 +10,6 @@ dashed line is ln V: what a model that knows nothing has.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Iterable
@@ -20,27 +19,21 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+from pellucid import tokenizers
+from pellucid.checkpoint import newest_valid
+from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.rundir import METRICS
+
 WINDOW = 15
 """Updates whose median is one point of the line."""
 
 
-def read(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """Event → its facts, in order."""
-    facts: dict[str, list[dict[str, Any]]] = {"step": [], "evaluation": []}
-    for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-        fact = json.loads(line)
-        facts.setdefault(fact["event"], []).append(fact)
-    return facts
-
-
 def vocabulary(run: Path) -> int:
     """Ids of the run's newest checkpoint's tokenizer."""
-    from pellucid import checkpoint
-
-    newest, faults = checkpoint.newest_valid(run)
+    newest, faults = newest_valid(run)
     if newest is None:
         raise SystemExit("\n".join([f"{run}: there is no checkpoint to read the vocabulary from", *faults]))
-    return checkpoint.load(newest).tokenizer.vocab_size
+    return tokenizers.load(newest / "tokenizer").vocab_size
 
 
 def column(facts: Iterable[dict[str, Any]], key: str) -> list[float]:
@@ -48,8 +41,9 @@ def column(facts: Iterable[dict[str, Any]], key: str) -> list[float]:
 
 
 def draw(run: Path, out: Path) -> None:
-    facts = read(run)
-    steps, evaluations = [fact for fact in facts["step"] if fact["loss"] is not None], facts["evaluation"]
+    facts = list(read_facts(run / METRICS))
+    steps = [fact for fact in facts if fact["event"] == "step" and fact["loss"] is not None]
+    evaluations = [fact for fact in facts if fact["event"] == "evaluation"]
     minutes, losses = [s / 60 for s in column(steps, "elapsed_seconds")], column(steps, "loss")
     half = WINDOW // 2
     smooth = [statistics.median(losses[max(0, n - half) : n + half + 1]) for n in range(len(losses))]

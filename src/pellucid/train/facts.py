@@ -60,7 +60,7 @@ class StepFacts(Facts):
     is_spike: bool = False
     """Whether the loss was far above what was to be expected."""
     bundle: str | None = None
-    """Where the step was written down, to be made again, as the first of a row that was skipped."""
+    """Where the step was written down, to be made again, as the first of some that were skipped."""
 
 
 @dataclass(frozen=True)

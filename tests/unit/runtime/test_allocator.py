@@ -15,7 +15,7 @@ from pellucid.runtime.allocator import freed_memory_kept
 # In a process of its own each: what the heap has kept would serve what comes after it as well.
 with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):  # 64 MB, which the C library would map and unmap; the heap has to grow for the first few
+    for _ in range(30):  # 64 MB, which the C library would map and unmap; the heap has to grow for the first few
         torch.empty(1 << 24).fill_(0)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -24,7 +24,7 @@ with freed_memory_kept() if sys.argv[1] == "kept" else nullcontext():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
 def test_pages_are_kept_for_the_next_tensor() -> None:
     kept, as_usual = (number_printed(PAGES, word) for word in ("kept", "as usual"))
-    assert 0 < 2 * kept < as_usual
+    assert 0 < 3 * kept < as_usual
 
 
 LEFT = """
