@@ -161,7 +161,6 @@ SWITCHES: list[Ours | Peer] = [
     Ours("pellucid, compile off", ("train.compile=false",)),
     Ours("pellucid, fp32", ("train.precision=fp32",)),
     Ours("pellucid, tiled loss off", ("train.techniques.tiled_loss=false",)),
-    Ours("pellucid, contiguous gradients off", ("train.techniques.contiguous_gradients=false",)),
     Ours("pellucid, kept memory off", ("train.techniques.kept_memory=false",)),
     Ours("pellucid, fused AdamW off", ("train.optimizer.fused=false",)),
     Ours("pellucid, short attention off", ("model.attention.kernel=sdpa",)),

@@ -13,7 +13,6 @@ from pellucid.config import Config
 from pellucid.model.cache import KVCache
 from pellucid.model.dropout import DropoutRate
 from pellucid.model.kernels import AttentionContext, Kernel, attend, attention_weights
-from pellucid.model.linear import Linear
 from pellucid.model.norms import NormConfig
 
 KeysValues = tuple[Float[Tensor, "B K S E"], Float[Tensor, "B K S E"]]
@@ -51,10 +50,10 @@ class Attention(nn.Module):
         if num_heads % num_kv_heads:
             raise ValueError(f"num_heads ({num_heads}) must be a multiple of num_kv_heads ({num_kv_heads})")
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, num_kv_heads, head_dim
-        self.query = Linear(d_model, num_heads * head_dim, bias=bias)
-        self.key = Linear(d_model, num_kv_heads * head_dim, bias=bias)
-        self.value = Linear(d_model, num_kv_heads * head_dim, bias=bias)
-        self.output = Linear(num_heads * head_dim, d_model, bias=bias)
+        self.query = nn.Linear(d_model, num_heads * head_dim, bias=bias)
+        self.key = nn.Linear(d_model, num_kv_heads * head_dim, bias=bias)
+        self.value = nn.Linear(d_model, num_kv_heads * head_dim, bias=bias)
+        self.output = nn.Linear(num_heads * head_dim, d_model, bias=bias)
         self.query_norm, self.key_norm = query_norm, key_norm
         self.scale = 1 / math.sqrt(head_dim) if scale is None else scale
         self.softcap = softcap

@@ -14,7 +14,6 @@ from pellucid.checkpoint.store import SMALL_FILES_BYTES
 from pellucid.checkpoint.weights import fill
 from pellucid.losses import LinearCrossEntropy
 from pellucid.model import Transformer
-from pellucid.model.linear import Linear
 from pellucid.model.stats import on_meta
 from pellucid.runtime.allocator import freed_memory_kept
 from pellucid.runtime.distributed import ALONE, Processes
@@ -45,9 +44,6 @@ def build_model(plan: Plan, weights: Mapping[str, Tensor] | None = None) -> Tran
     if weights is not None:
         fill(model, weights, where="the checkpoint")
     model.to(plan.device.torch).train()
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.contiguous_gradient = bool(plan.config.train.techniques.contiguous_gradients)
     if plan.compiled:
         # One block at a time: they share one graph, so compiling costs the same at any depth.
         for block in model.all_blocks:

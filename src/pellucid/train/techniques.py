@@ -8,6 +8,7 @@ from pellucid.config import Config
 from pellucid.data.objectives import CausalConfig
 from pellucid.model.kernels.short import LONGEST
 from pellucid.runtime.allocator import can_keep_memory
+from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision
 
 if TYPE_CHECKING:
@@ -22,24 +23,15 @@ class Techniques(Config):
 
     tiled_loss: bool | None = None
     """Whether the loss works on tiles of ids that fit the processor's cache. Left out: on CPUs."""
-    contiguous_gradients: bool | None = None
-    """Whether the transposed factor of a weight's gradient is written out first. Left out: on CPUs, under bf16."""
     kept_memory: bool | None = None
     """Whether freed memory is kept for the next tensor instead of being cleared again by the system. Left out: on CPUs,
     where the C library is glibc."""
 
-    def resolved(self, precision: Precision) -> Techniques:
+    def resolved(self, device: Device) -> Techniques:
         """Every choice made; off is what changes nothing here, asked for or not."""
-        on_cpu, is_narrow = precision.device.type == "cpu", precision.name != "fp32"
-        chosen = {
-            "tiled_loss": on_cpu,
-            "contiguous_gradients": on_cpu and precision.name == "bf16",
-            "kept_memory": on_cpu,
-        }
-        can_be = {"tiled_loss": True, "contiguous_gradients": is_narrow, "kept_memory": can_keep_memory()}
-        asked = {name: is_on for name, is_on in self if is_on is not None}
-        wanted = chosen | asked
-        return Techniques(**{name: wanted[name] and can_be[name] for name in wanted})
+        on_cpu = device.type == "cpu"
+        tiled, kept = (on_cpu if asked is None else asked for asked in (self.tiled_loss, self.kept_memory))
+        return Techniques(tiled_loss=tiled, kept_memory=kept and can_keep_memory())
 
     @property
     def line(self) -> str:

@@ -40,7 +40,6 @@ RECIPES = {
     "bf16, plain": (
         "train.precision=bf16",
         "train.techniques.tiled_loss=false",
-        "train.techniques.contiguous_gradients=false",
         "model.attention.kernel=sdpa",
     ),
     "accumulation": ("train.micro_batch=2",),

@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from pellucid.model.linear import Linear
 from pellucid.runtime.device import Device, Machine, choose_device
-from pellucid.runtime.precision import choose_precision
 from pellucid.train import building, techniques
 from pellucid.train.building import build_model, build_state, build_updater
 from pellucid.train.hooks.metrics import read_facts
@@ -18,38 +16,30 @@ def device(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision", "on"),
-    [
-        ("cpu", "bf16", {"tiled_loss", "contiguous_gradients", "kept_memory"}),
-        ("cpu", "fp32", {"tiled_loss", "kept_memory"}),
-        ("cuda", "bf16", set()),
-        ("mps", "fp32", set()),
-    ],
+    ("kind", "on"), [("cpu", {"tiled_loss", "kept_memory"}), ("cuda", set()), ("mps", set())]
 )
-def test_what_is_left_out_is_chosen_for_the_device(kind, precision, on, monkeypatch):
+def test_what_is_left_out_is_chosen_for_the_device(kind, on, monkeypatch):
     monkeypatch.setattr(techniques, "can_keep_memory", lambda: True)
-    resolved = Techniques().resolved(choose_precision(precision, device(kind)))
+    resolved = Techniques().resolved(device(kind))
     assert {name for name, is_on in resolved if is_on} == on
     assert all(is_on is not None for _, is_on in resolved)
 
 
 def test_another_c_library_keeps_no_memory_and_that_is_said(monkeypatch):
     monkeypatch.setattr(techniques, "can_keep_memory", lambda: False)
-    resolved = Techniques().resolved(choose_precision("fp32", device("cpu")))
-    assert resolved.kept_memory is False
-    assert resolved.line == "techniques: tiled loss (off: contiguous gradients, kept memory)"
+    for asked in (Techniques(), Techniques(kept_memory=True)):
+        resolved = asked.resolved(device("cpu"))
+        assert resolved.kept_memory is False
+        assert resolved.line == "techniques: tiled loss (off: kept memory)"
 
 
-def test_what_is_asked_for_is_kept():
-    asked = Techniques(tiled_loss=False, contiguous_gradients=True, kept_memory=False)
-    assert asked.resolved(choose_precision("bf16", device("cuda"))) == asked
-
-
-def test_what_would_change_nothing_here_is_not_said_to_be_on(monkeypatch):
-    monkeypatch.setattr(techniques, "can_keep_memory", lambda: False)
-    asked = Techniques(tiled_loss=True, contiguous_gradients=True, kept_memory=True)
-    resolved = asked.resolved(choose_precision("fp32", device("cpu")))
-    assert resolved.line == "techniques: tiled loss (off: contiguous gradients, kept memory)"
+def test_what_is_asked_for_is_kept(monkeypatch):
+    monkeypatch.setattr(techniques, "can_keep_memory", lambda: True)
+    for asked in (
+        Techniques(tiled_loss=True, kept_memory=False),
+        Techniques(tiled_loss=False, kept_memory=True),
+    ):
+        assert asked.resolved(device("cuda")) == asked
 
 
 @pytest.mark.parametrize(
@@ -75,7 +65,6 @@ def test_a_run_says_whether_its_attention_is_the_short_one(workdir, tiny_config,
     "change",
     [
         "train.techniques.tiled_loss=false",
-        "train.techniques.contiguous_gradients=false",
         "model.attention.kernel=sdpa",
         "train.optimizer.fused=false",
     ],
@@ -101,49 +90,14 @@ def losses_of(result):
     return [f["loss"] for f in read_facts(result.directory / "metrics.jsonl") if f["event"] == "step"]
 
 
-def test_a_run_is_built_with_what_was_chosen(tiny_config):
-    for words, on in (("true", True), ("false", False)):
-        config = tiny_config(
-            "train.precision=bf16",
-            *(f"train.techniques.{n}={words}" for n in ("tiled_loss", "contiguous_gradients")),
-        )
-        plan, _ = plan_run(config, open_data(config), choose_device("cpu"))
-        model = build_model(plan)
-        flags = {module.contiguous_gradient for module in model.modules() if isinstance(module, Linear)}
-        assert flags == {on}
-        assert build_updater(plan, model, build_state(plan, model)).loss.tile_ids == (
-            LOSS_TILE if on else None
-        )
+@pytest.mark.parametrize(("word", "tile"), [("true", LOSS_TILE), ("false", None)])
+def test_a_run_is_built_with_what_was_chosen(tiny_config, word, tile):
+    config = tiny_config("train.precision=bf16", f"train.techniques.tiled_loss={word}")
+    plan, _ = plan_run(config, open_data(config), choose_device("cpu"))
+    model = build_model(plan)
+    assert build_updater(plan, model, build_state(plan, model)).loss.tile_ids == tile
 
 
 def test_kept_memory_changes_no_bit(train_tiny):
     kept, given_back = (train_tiny(f"train.techniques.kept_memory={word}") for word in ("true", "false"))
     assert losses_of(kept) == losses_of(given_back)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8)])
-def test_a_contiguous_gradient_is_the_gradient(bias, shape):
-    torch.manual_seed(0)
-    plain, layer = (Linear(8, 4, bias=bias) for _ in range(2))
-    layer.load_state_dict(plain.state_dict())
-    layer.contiguous_gradient = True
-    x = torch.randn(shape)
-    gradients = []
-    for each in (plain, layer):
-        inputs = x.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            y = each(inputs)
-        y.float().square().sum().backward()
-        gradients.append([y.detach(), inputs.grad, *(p.grad for p in each.parameters())])
-    for one, other in zip(*gradients, strict=True):
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)
-
-
-def test_outside_autocast_a_linear_layer_is_torchs():
-    torch.manual_seed(0)
-    layer = Linear(8, 4)
-    layer.contiguous_gradient = True
-    x = torch.randn(3, 8)
-    assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))

@@ -58,8 +58,8 @@ def choices(device: Device, precision: Precision) -> tuple[Choice, ...]:
         Choice("attention", *(_ATTENTION_BF16_CPU if is_bf16_cpu else _ATTENTION[device.type])),
         Choice(
             "techniques",
-            Techniques().resolved(precision).line.removeprefix("techniques: "),
-            "chosen for the device and its precision; train.techniques turns each on or off",
+            Techniques().resolved(precision.device).line.removeprefix("techniques: "),
+            "chosen for the device; train.techniques turns each on or off",
         ),
         Choice(
             "optimizer",

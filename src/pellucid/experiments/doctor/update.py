@@ -13,7 +13,6 @@ from pellucid.data.batch import Origin
 from pellucid.data.loader import TensorBatch
 from pellucid.losses import LinearCrossEntropy
 from pellucid.model import DecoderLM
-from pellucid.model.linear import Linear
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import TrainConfig
 from pellucid.train.numerics import (
@@ -84,10 +83,7 @@ def _updater(precision: Precision, model: DecoderLM) -> Updater:
     gradient scaler, which tiny gradients need as little as a single pass does.
     """
     model = model.to(precision.device.torch)
-    techniques = Techniques().resolved(precision)
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.contiguous_gradient = bool(techniques.contiguous_gradients)
+    techniques = Techniques().resolved(precision.device)
     return Updater(
         state=TrainState(model, build_optimizer(model, TrainConfig(steps=1)), None),
         model=model,

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from pellucid.config import Config
 from pellucid.model.feedforward.mlp import Activation, gelu, gelu_tanh
-from pellucid.model.linear import Linear
 
 
 class GatedMLP(nn.Module):
@@ -23,9 +22,9 @@ class GatedMLP(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, activation: Activation, bias: bool = False) -> None:
         super().__init__()
-        self.gate = Linear(d_model, d_ff, bias=bias)
-        self.up = Linear(d_model, d_ff, bias=bias)
-        self.down = Linear(d_ff, d_model, bias=bias)
+        self.gate = nn.Linear(d_model, d_ff, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:

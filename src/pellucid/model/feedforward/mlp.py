@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.config import Config
-from pellucid.model.linear import Linear
 
 Activation = Callable[[Tensor], Tensor]
 """A function of each number alone."""
@@ -49,8 +48,8 @@ class MLP(nn.Module):
         self, d_model: int, d_ff: int, activation: Activation = gelu_tanh, bias: bool = False
     ) -> None:
         super().__init__()
-        self.up = Linear(d_model, d_ff, bias=bias)
-        self.down = Linear(d_ff, d_model, bias=bias)
+        self.up = nn.Linear(d_model, d_ff, bias=bias)
+        self.down = nn.Linear(d_ff, d_model, bias=bias)
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
