@@ -33,7 +33,7 @@ from pellucid.cli import (
 )
 from pellucid.errors import PellucidError
 
-SPIN_COUNT = "1000"
+SPIN_COUNT = "10000"
 SIGINT, SIGPIPE = 2, 13  # Windows has no name for the second
 
 

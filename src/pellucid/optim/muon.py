@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -11,14 +11,14 @@ from pydantic import Field
 from pellucid.optim.adamw import AdamWSettings
 from pellucid.optim.groups import ParameterGroup
 from pellucid.optim.joint import JointOptimizer
-from pellucid.optim.stacks import StackedMuon
+from pellucid.optim.orthogonal import BatchedMuon
 
 MUON_ROLES = ("matrix", "residual_matrix")
 """What Muon is for: matrices between hidden states. Of a token table or a head only the rows of a few ids move."""
 
 
 class MuonConfig(AdamWSettings):
-    """Muon by torch's own for the matrices inside; AdamW for embeddings, head, positions, gains and biases.
+    """Muon for the matrices inside, as torch's own; AdamW for embeddings, head, positions, gains and biases.
 
     b ← momentum · b + (1 - momentum) · g;  o = UVᵀ of UΣVᵀ = (1 - momentum) · g + momentum · b, nearly, by
     Newton-Schulz steps in bf16;  w [m, n] ← w - lr · lr_scale · (0.2 · sqrt(max(m, n)) · o + decay · w).
@@ -39,21 +39,14 @@ class MuonConfig(AdamWSettings):
 
     def build(self, groups: Sequence[ParameterGroup], lr: float) -> torch.optim.Optimizer:
         inside, others = _divide(groups)
-        matrices = [group for group in (_of_dimensions(group, 2) for group in inside) if group.parameters]
-        stacks = [group for group in (_of_dimensions(group, 3) for group in inside) if group.parameters]
-        settings: dict[str, Any] = {
-            "lr": lr,
-            "momentum": self.momentum,
-            "nesterov": self.nesterov,
-            "ns_steps": self.newton_schulz_steps,
-            "adjust_lr_fn": "match_rms_adamw",
-        }
-        parts: list[torch.optim.Optimizer] = [torch.optim.Muon(self._by_muon(matrices), **settings)]
-        parts += [StackedMuon(self._by_muon(stacks), **settings)] if stacks else []
-        return JointOptimizer([*parts, self.build_adamw(others, lr)])
-
-    def _by_muon(self, groups: Sequence[ParameterGroup]) -> list[dict[str, Any]]:
-        return [self.settings(group, "muon", lr_scale=self.lr_scale) for group in groups]
+        muon = BatchedMuon(
+            [self.settings(group, "muon", lr_scale=self.lr_scale) for group in inside],
+            lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            ns_steps=self.newton_schulz_steps,
+        )
+        return JointOptimizer([muon, self.build_adamw(others, lr)])
 
     def state_bytes(self, groups: Sequence[ParameterGroup]) -> int:
         """The weights (b) of what Muon updates, and twice those (m and v) of what AdamW does."""
@@ -65,7 +58,3 @@ def _divide(groups: Sequence[ParameterGroup]) -> tuple[list[ParameterGroup], lis
     """Muon's groups and AdamW's."""
     inside = [group for group in groups if group.role in MUON_ROLES]
     return inside, [group for group in groups if group.role not in MUON_ROLES]
-
-
-def _of_dimensions(group: ParameterGroup, count: int) -> ParameterGroup:
-    return ParameterGroup(group.role, {n: p for n, p in group.parameters.items() if p.dim() == count})

@@ -1,7 +1,7 @@
 """Minutes on two CPU cores: a byte-level model on the built-in corpus, good enough to write in its manner."""
 
 from pellucid.model import DecoderConfig
-from pellucid.optim import AdamWConfig, CosineConfig
+from pellucid.optim import CosineConfig, MuonConfig
 from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
 
 
@@ -11,8 +11,8 @@ def quick() -> RunConfig:
         train=TrainConfig(
             steps=600,
             batch_tokens=4096,
-            lr=2e-3,
-            optimizer=AdamWConfig(beta2=0.98),
+            lr=4e-3,
+            optimizer=MuonConfig(),
             schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
             eval_every=200,
             checkpoint_every=200,

@@ -2,7 +2,7 @@
 
 from pellucid.data.config import DataConfig
 from pellucid.model import DecoderConfig
-from pellucid.optim import AdamWConfig, CosineConfig
+from pellucid.optim import CosineConfig, MuonConfig
 from pellucid.tokenizers import CharConfig
 from pellucid.train.config import RunConfig, RunDirectoryConfig, TrainConfig
 
@@ -14,8 +14,8 @@ def shakespeare_char() -> RunConfig:
         train=TrainConfig(
             steps=2000,
             batch_tokens=2048,
-            lr=2e-3,
-            optimizer=AdamWConfig(beta2=0.98),
+            lr=4e-3,
+            optimizer=MuonConfig(),
             schedule=CosineConfig(warmup_steps=50, final_fraction=0.02),
             eval_every=1000,
             checkpoint_every=1000,
