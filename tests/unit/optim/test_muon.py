@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from pellucid.model import DecoderConfig, DecoderLM
-from pellucid.optim import orthogonal as orthogonal_module
 from pellucid.optim import AdamWConfig, MuonConfig, ParameterGroup, group_by_role, report
+from pellucid.optim import orthogonal as orthogonal_module
 from pellucid.optim.orthogonal import orthogonal
 
 SIZES = {"vocab_size": 13, "d_model": 8, "num_layers": 1, "num_heads": 2, "max_seq_len": 6}

@@ -1,7 +1,6 @@
 """What makes training faster changes no more than rounding, is chosen by the device, and can be turned off."""
 
 import pytest
-import torch
 
 from pellucid.runtime.device import Device, Machine, choose_device
 from pellucid.train import building, techniques
