@@ -49,10 +49,9 @@ class BatchedMuon(torch.optim.Optimizer):
             for shape, pairs in by_shape.items():
                 rate = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for some in _pieces(pairs, max(1, _AT_ONCE // math.prod(shape))):
-                    weights = [weight for weight, _ in some]
                     updates = orthogonal(torch.stack([moving for _, moving in some]), self._ns_steps)
-                    torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                    torch._foreach_add_(weights, list(updates), alpha=-rate)
+                    for (weight, _), update in zip(some, updates, strict=True):
+                        weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
     def _moving(self, parameter: Tensor) -> Tensor:
         """The running mean of gradients, which moves by this one; with Nesterov's look ahead."""
