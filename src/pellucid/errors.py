@@ -8,8 +8,10 @@
     │   ├── CheckpointError  a missing, truncated, altered or unfitting checkpoint
     │   ├── ResumeError      a run that cannot go on as asked
     │   ├── StorageError     a full disk, a directory that cannot be written
+    │   ├── HubError         a hub out of reach, a repository that may not be read or written
     │   └── MissingLibraryError   something asked for needs an optional library
     ├── TrainingError        a run that started well and failed: exit status 1
+    ├── ParityError          an exported or imported model is another one on the other side: exit status 1
     └── WorkerError          a process that worked for another one died: exit status 1
 
 A message says where, what was wanted, what came, and what to do.
@@ -52,12 +54,20 @@ class StorageError(UserError):
     """The disk is full or the directory cannot be written. Raised before anything is lost."""
 
 
+class HubError(UserError):
+    """A hub does not answer, or a repository of it is unknown or may not be read or written."""
+
+
 class MissingLibraryError(UserError):
     """Something asked for needs a library of an optional extra; the message says which to install."""
 
 
 class TrainingError(PellucidError):
     """A run failed after it had started, for example by a loss that is not finite."""
+
+
+class ParityError(PellucidError):
+    """What was written or read is, on the other side, not the same model."""
 
 
 class WorkerError(PellucidError):

@@ -17,7 +17,7 @@ from pellucid.checkpoint.weights import fill, read_tensors
 from pellucid.config import Tree, from_union, read_toml
 from pellucid.errors import CheckpointError
 from pellucid.model import ModelConfig, Transformer
-from pellucid.tokenizers import Tokenizer
+from pellucid.tokenizers import Tokenizer, stored
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,21 @@ def load_config(checkpoint: Path) -> Tree:
     return read_toml(checkpoint / layout.CONFIG)
 
 
+def load_model_and_tokenizer_config(checkpoint: Path) -> tuple[Tree, Tree]:
+    """The keys `model` and `data.tokenizer` of a run that goes on with this model and these ids."""
+    directory = checkpoint / layout.TOKENIZER
+    tokenizer = stored.read(directory).config
+    if "path" in tokenizer:  # a tokenizer.json, of which a checkpoint has its own copy
+        tokenizer = {**tokenizer, "path": str((directory / stored.TOKENIZER_JSON).absolute())}
+    return _model_tree(checkpoint, load_config(checkpoint)), tokenizer
+
+
+def _model_tree(checkpoint: Path, tree: Tree) -> Tree:
+    if "model" not in tree:
+        raise CheckpointError(f"{checkpoint / layout.CONFIG}: has no [model] table")
+    return tree["model"]
+
+
 def load(
     checkpoint: Path,
     *,
@@ -53,9 +68,7 @@ def load(
     if not is_verified:
         layout.verify(checkpoint)
     tree = load_config(checkpoint)
-    if "model" not in tree:
-        raise CheckpointError(f"{checkpoint / layout.CONFIG}: has no [model] table")
-    config = from_union(ModelConfig, tree["model"], where=str(checkpoint / layout.CONFIG))
+    config = from_union(ModelConfig, _model_tree(checkpoint, tree), where=str(checkpoint / layout.CONFIG))
     with torch.device("meta"):
         model = config.build()
     model.to_empty(device="cpu")

@@ -12,10 +12,10 @@ from typing import Any
 import tomli_w
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pellucid.checkpoint import layout
+from pellucid.checkpoint.weights import write_tensors
 from pellucid.config import Tree
 from pellucid.errors import CheckpointError, StorageError
 from pellucid.runtime.files import directory_written_aside, require_space, sha256_file, storage_errors
@@ -82,15 +82,15 @@ def save(checkpoint: Path, contents: Contents) -> None:
 
 def _write(directory: Path, contents: Contents) -> None:
     (directory / layout.CONFIG).write_text(tomli_w.dumps(contents.config), encoding="utf-8")
-    _save_tensors(contents.model, directory / layout.MODEL)
+    write_tensors(contents.model, directory / layout.MODEL)
     if contents.averaged:
-        _save_tensors(contents.averaged, directory / layout.AVERAGED)
+        write_tensors(contents.averaged, directory / layout.AVERAGED)
     if contents.tokenizer is not None:
         (directory / layout.TOKENIZER).mkdir()
         contents.tokenizer.save(directory / layout.TOKENIZER)
     if contents.train_values or contents.train_tensors:
         (directory / layout.TRAIN_VALUES).parent.mkdir()
-        _save_tensors(contents.train_tensors, directory / layout.TRAIN_TENSORS)
+        write_tensors(contents.train_tensors, directory / layout.TRAIN_TENSORS)
         text = json.dumps(contents.train_values, indent=2, allow_nan=False)
         (directory / layout.TRAIN_VALUES).write_text(text, encoding="utf-8")
     files = sorted(p for p in directory.rglob("*") if p.is_file())
@@ -99,13 +99,6 @@ def _write(directory: Path, contents: Contents) -> None:
         "sha256": {p.relative_to(directory).as_posix(): sha256_file(p) for p in files},
     }
     (directory / layout.MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    path.touch()  # so that the file has the mode of any new file; safetensors would make it private
-    mode = path.stat().st_mode
-    save_file({name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}, path)
-    path.chmod(mode)
 
 
 def _remove_damaged(checkpoint: Path) -> None:

@@ -8,17 +8,32 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from pellucid.errors import CheckpointError
+from pellucid.errors import CheckpointError, ConfigError
 from pellucid.runtime.files import write_atomic
 from pellucid.runtime.precision import DTYPES
 
+WeightFormat = Literal["fp32", "fp16", "bf16"]
 
-def save_weights(model: nn.Module, path: Path | str, dtype: Literal["fp32", "fp16", "bf16"] = "fp32") -> None:
-    """Write every parameter by its name, converted to `dtype`. The file appears whole or not at all."""
-    tensors = {name: p.detach().to("cpu", DTYPES[dtype]).contiguous() for name, p in model.named_parameters()}
+
+def narrowed(name: str, tensor: Tensor, dtype: WeightFormat) -> Tensor:
+    """A copy on the CPU in another format. Raises ConfigError for a number that becomes infinite in it."""
+    found = tensor.detach().to("cpu", DTYPES[dtype], copy=True)
+    if dtype != "fp32" and not torch.equal(found.isfinite(), tensor.detach().to("cpu").isfinite()):
+        raise ConfigError(
+            f"{name} has numbers up to {tensor.abs().max():.3g}, which {dtype} cannot hold; take bf16 or fp32"
+        )
+    return found
+
+
+def save_weights(model: nn.Module, path: Path | str, dtype: WeightFormat = "fp32") -> None:
+    """Write every parameter by its name, converted to `dtype`. The file appears whole or not at all.
+
+    Raises ConfigError for a number that is too large for the format.
+    """
+    tensors = {name: narrowed(name, p, dtype).contiguous() for name, p in model.named_parameters()}
     write_atomic(Path(path), save(tensors, metadata={"format": "pt"}))
 
 
@@ -40,6 +55,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: truncated or not a safetensors file: {error}") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {str(error.strerror).lower()}") from None
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises SafetensorError where that cannot be done, on a full disk too."""
+    path.touch()  # so that the file has the mode of any new file; safetensors would make it private
+    mode = path.stat().st_mode
+    save_file({name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}, path, metadata)
+    path.chmod(mode)
 
 
 @torch.no_grad()

@@ -74,8 +74,13 @@ Target = Annotated[
 ]
 
 
-def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: bool = False) -> RunConfig:
-    """PRESET, then --config, then overrides, each laid over the one before."""
+def run_config(
+    words: Sequence[str], *, config_file: Path | None = None, quick: bool = False, init: Path | None = None
+) -> RunConfig:
+    """PRESET, then --config, then overrides, each laid over the one before.
+
+    init: a checkpoint to start from, whose model and tokenizer are taken in place of the preset's.
+    """
     from pellucid.config import from_tree, merge, override, read_toml, to_tree
 
     names = [word for word in words if "=" not in word]
@@ -94,6 +99,11 @@ def run_config(words: Sequence[str], *, config_file: Path | None = None, quick: 
     if config_file is not None:
         tree, where = merge(tree, read_toml(config_file)), str(config_file)
         from_tree(RunConfig, tree, where=where)  # so that a fault of the file is named as the file's
+    if init is not None:
+        from pellucid.checkpoint import find_checkpoint, load_model_and_tokenizer_config
+
+        model, tokenizer = load_model_and_tokenizer_config(find_checkpoint(init)[0])
+        tree = tree | {"model": model, "data": tree.get("data", {}) | {"tokenizer": tokenizer}}
     return from_tree(RunConfig, override(tree, [word for word in words if "=" in word]))
 
 

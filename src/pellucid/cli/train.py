@@ -45,7 +45,10 @@ def train(
     init: Annotated[
         Path | None,
         typer.Option(
-            "--init", metavar="RUN_OR_CHECKPOINT", help="Start from these weights.", show_default=False
+            "--init",
+            metavar="RUN_OR_CHECKPOINT",
+            help="Start from these weights: their model and tokenizer, the preset's recipe.",
+            show_default=False,
         ),
     ] = None,
     check: Annotated[
@@ -88,7 +91,7 @@ def train(
         raise ConfigError("--check looks at a run's fresh model; --init does not go with it")
     if not any("=" not in word for word in words) and config_file is None:
         words, quick = ([MODES["quick"], *words], False) if quick else ([_ask_mode(), *words], False)
-    config = run_config(words, config_file=config_file, quick=quick)
+    config = run_config(words, config_file=config_file, quick=quick, init=init)
     if check:
         return _check(config, device, console, json)
     from pellucid.train import train as train_run

@@ -28,6 +28,8 @@ from pellucid.tokenizers.tokenizer_json import LLAMA3_PATTERN, QWEN2_PATTERN, ad
 ENDS_OF_TEXT = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<｜end▁of▁sentence｜>")
 """What others call their end of text; the first that a file has as a special token."""
 _KNOWN_PATTERNS = (LLAMA3_PATTERN, QWEN2_PATTERN, O200K_PATTERN)
+_MOST_UNUSED_IDS = 10_000_000
+"""Each costs memory, and a damaged file may have 2³² of them."""
 _SETTINGS = "tokenizer_config.json"
 _HUB_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+(?<!\.json)")
 
@@ -55,6 +57,10 @@ class HuggingFaceConfig(Config):
         """Raises TokenizerError when there is no such file, or when it cannot be read."""
         file = _locate(self.path, self.revision)
         tree = _read(file)
+        if not isinstance(tree.get("model", {}), dict) or not _are_tokens(tree.get("added_tokens", [])):
+            raise TokenizerError(
+                f"{file}: no tokenizer: `model`, an object, and `added_tokens`, a list of objects, are wanted"
+            )
         end_of_text = self.end_of_text or self._end_by_settings(file, _special_names(tree))
         try:
             return HuggingFaceTokenizer(tree, self.special_tokens, end_of_text=end_of_text)
@@ -127,7 +133,7 @@ def _read(file: Path) -> Tree:
         content: Any = json.loads(file.read_bytes())
     except OSError as error:
         raise TokenizerError(f"{file}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{file}: not JSON: {error}") from None
     if not isinstance(content, dict):
         raise TokenizerError(f"{file}: no tokenizer: an object is wanted, not a {type(content).__name__}")
@@ -166,6 +172,8 @@ class HuggingFaceTokenizer(BaseTokenizer):
         if taken := [token for token in special_tokens if token in ids and token not in own_special]:
             raise TokenizerError(f"the special token {taken[0]!r} is an ordinary token of this vocabulary")
         size = max(ids.values(), default=-1) + 1
+        if size > len(ids) + _MOST_UNUSED_IDS:
+            raise TokenizerError(f"an id of {size - 1:,} among {len(ids):,} tokens; ids are counted from 0")
         if special_tokens:
             new = [added_token(token, size + at) for at, token in enumerate(special_tokens)]
             tree["added_tokens"] = [*tree.get("added_tokens", []), *new]
@@ -277,6 +285,12 @@ def _end_of_text(name: str | None, special: Sequence[str]) -> str | None:
 
 
 # What a file says -------------------------------------------------------------------------------------
+
+
+def _are_tokens(added: Any) -> bool:
+    if not isinstance(added, list):
+        return False
+    return all(isinstance(token, dict) and "content" in token for token in cast("list[Any]", added))
 
 
 def _special_names(tree: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pellucid.checkpoint import Contents, load, load_config, load_train_state, save, store, verify
+from pellucid.checkpoint import Contents, load, load_config, load_train_state, save, store, verify, weights
 from pellucid.config import to_tree
 from pellucid.errors import CheckpointError, StorageError
 from pellucid.model import DecoderConfig, DecoderLM
@@ -144,11 +144,11 @@ def test_a_disk_without_the_space_is_said_before_anything_is_written(
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing(
     number: int, tmp_path: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(tensors: object, path: Path) -> None:
+    def refuse(tensors: object, path: Path, metadata: object = None) -> None:
         path.write_bytes(b"half of it")
         raise SafetensorError(f"Error while serializing: I/O error: refused (os error {number})")
 
-    monkeypatch.setattr(store, "save_file", refuse)
+    monkeypatch.setattr(weights, "save_file", refuse)
     with pytest.raises(StorageError, match=rf"c: cannot be written: .*os error {number}"):
         save(tmp_path / "c", contents)
     assert list(tmp_path.iterdir()) == []

@@ -16,9 +16,10 @@ from pellucid.data.sources import remote
 from pellucid.data.sources.base import Reading, SourceRecord
 from pellucid.data.sources.files import FileSource
 from pellucid.data.sources.formats import Kind
-from pellucid.data.sources.remote import Fault, RemoteFile, client, endpoint, patiently
+from pellucid.data.sources.remote import Fault, RemoteFile, patiently
 from pellucid.errors import DataError
 from pellucid.runtime.extras import require
+from pellucid.runtime.hub import client, endpoint
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pellucid.errors import DataError
-from pellucid.runtime.extras import require
+from pellucid.runtime.hub import client, endpoint, requests
 
 T = TypeVar("T")
 
@@ -73,28 +73,6 @@ class Fault(Exception):  # noqa: N818  (no error until patience ends)
         self.wait_s = wait_s
         """How long the server asks one to wait."""
         self.is_answer = is_answer
-
-
-def client() -> Any:
-    """The package huggingface_hub with the modules that are used, or a MissingLibraryError."""
-    hub = _require("huggingface_hub")
-    for module in ("constants", "errors", "utils"):  # not loaded by themselves in each process
-        _require(f"huggingface_hub.{module}")
-    # Else the client fetches a list of agents before its first request, and waits seconds for it without a network.
-    hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    return hub
-
-
-def _require(module: str) -> Any:
-    return require(module, extra="data", purpose="reading a data set of the hub")
-
-
-def endpoint() -> str:
-    """The hub's address: of HF_ENDPOINT now, else as the client took it from its environment when it was imported."""
-    address = os.environ.get("HF_ENDPOINT") or client().constants.ENDPOINT
-    if urlsplit(address).scheme not in {"http", "https"}:
-        raise DataError(f"HF_ENDPOINT: wanted an address such as https://HOST, not {address!r}")
-    return address.rstrip("/")
 
 
 def get(url: str, patience: Patience, *, headers: dict[str, str] | None = None) -> Any:
@@ -164,8 +142,7 @@ _WITHOUT = (
 def _fault_of(error: Exception, what: str) -> Fault:
     """The fault behind an error of the client. Raises DataError for what waiting does not mend."""
     errors = client().errors
-    # The client's own library for requests: httpx, from huggingface_hub 2 on httpx2.
-    httpx = _require(type(client().utils.get_session()).__module__.partition(".")[0])
+    httpx = requests()
     if isinstance(error, errors.OfflineModeIsEnabled):
         raise DataError(f"{what}: the hub is not asked, since HF_HUB_OFFLINE is set. {_WITHOUT}") from None
     if isinstance(error, httpx.RequestError) and not isinstance(error, httpx.UnsupportedProtocol):

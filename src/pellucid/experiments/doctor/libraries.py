@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
-_EXTRAS = ("data", "cluster")
+_EXTRAS = ("data", "cluster", "export")
 """For users; the others are for work on the project."""
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[.*?\])?[^;]*(?:;.*extra == ['\"](\w+)['\"])?")
 

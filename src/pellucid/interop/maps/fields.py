@@ -90,16 +90,20 @@ def require_values(theirs: Mapping[str, Any], model_type: str, wanted: Mapping[s
 def choose(theirs: Mapping[str, Any], field: str, default: str, meanings: Mapping[str, Any]) -> Any:
     """What a word of theirs means here. Raises CheckpointError for words without a meaning."""
     word = theirs.get(field, default)
-    if word not in meanings:
+    if not isinstance(word, str) or word not in meanings:
         raise _unreadable(field, word, ", ".join(map(repr, meanings)))
     return meanings[word]
 
 
 def count(theirs: Mapping[str, Any], field: str) -> int:
-    """A number above 0 that must be there. Raises CheckpointError."""
+    """A number above 0, and not above what a tensor's side can be, that must be there. Raises CheckpointError."""
     value = theirs.get(field)
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise CheckpointError(f"config.json: {field}: a whole number above 0 is needed, not {value!r}")
+    if value >= 2**31:
+        raise CheckpointError(
+            f"config.json: {field}: {value} is more than can be built, which is less than 2³¹"
+        )
     return value
 
 

@@ -20,7 +20,7 @@ from tests.integration.hub_server import HubServer  # noqa: E402
 from pellucid.data.sources import Reading, documents, open_source, remote  # noqa: E402
 from pellucid.data.sources.base import Faults, Place  # noqa: E402
 from pellucid.data.sources.hub import HubSource  # noqa: E402
-from pellucid.errors import DataError  # noqa: E402
+from pellucid.errors import DataError, HubError  # noqa: E402
 
 EDU = """---
 license: odc-by
@@ -407,5 +407,5 @@ def test_a_missing_library_is_named(monkeypatch):
 def test_address_that_is_none(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "localhost:80")
 
-    with pytest.raises(DataError, match="HF_ENDPOINT: wanted an address"):
+    with pytest.raises(HubError, match="HF_ENDPOINT: an address"):
         HubSource("hub:o/n", Reading())
