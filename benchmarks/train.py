@@ -386,6 +386,14 @@ def draw(report: Result) -> Table:
     return table
 
 
+def only(names: list[str]) -> list[Ours | Peer]:
+    """The rows of these names, switches among them; for a name that none has, those that begin so."""
+    rows = [*VARIANTS, *SWITCHES]
+    whole = {row.name for row in rows}
+    starts = tuple(name for name in names if name not in whole)
+    return [row for row in rows if row.name in names or (starts and row.name.startswith(starts))]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -394,7 +402,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="measured steps of a turn (default: by size)")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="rows whose name begins so")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="NAME",
+        help="rows of this name; where none has it, those whose name begins so",
+    )
     parser.add_argument("--switches", action="store_true", help="also each of our choices turned round")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument(
@@ -407,7 +420,7 @@ def main() -> int:
         return 0
     variants = [*VARIANTS, *(SWITCHES if options.switches else [])]
     if options.only:
-        variants = [v for v in [*VARIANTS, *SWITCHES] if v.name.startswith(tuple(options.only))]
+        variants = only(options.only)
     benchmark, report = Benchmark(variants, SIZES[options.size], options), Result()
     with tempfile.TemporaryDirectory(prefix="bench-train-") as scratch:
         for number in range(options.rounds):

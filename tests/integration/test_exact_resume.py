@@ -26,7 +26,7 @@ eager = (
     "train.precision=fp32",
     "train.compile=false",
 )
-compiled = ("train.precision=bf16", "train.compile=true")
+compiled = ("train.precision=bf16", "train.compile=true", "train.optimizer.kind=muon")
 everything = (
     "model.feed_forward.kind=moe",
     "train.schedule.kind=constant",
@@ -89,7 +89,7 @@ def test_a_run_killed_at_a_random_moment_is_the_same_run(workdir, seed, capsys):
     [
         pytest.param(eager, 80, 6, id="prefix, SGD, linear"),
         pytest.param(everything, 60, 4, id="experts, dropout, accumulation, recomputed, averaged, constant"),
-        pytest.param(compiled, 60, 4, id="compiled bf16"),
+        pytest.param(compiled, 60, 4, id="compiled bf16, Muon"),
         pytest.param(spans, 40, 3, id="encoder-decoder: spans, Muon, WSD, bf16"),
         pytest.param(mixed, 40, 3, id="mixture, Adafactor, inverse square root, moving dropout"),
     ],

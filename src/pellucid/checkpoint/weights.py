@@ -22,8 +22,9 @@ def narrowed(name: str, tensor: Tensor, dtype: WeightFormat) -> Tensor:
     """A copy on the CPU in another format. Raises ConfigError for a number that becomes infinite in it."""
     found = tensor.detach().to("cpu", DTYPES[dtype], copy=True)
     if dtype != "fp32" and not torch.equal(found.isfinite(), tensor.detach().to("cpu").isfinite()):
+        others = "bf16 or fp32" if dtype == "fp16" else "fp32"
         raise ConfigError(
-            f"{name} has numbers up to {tensor.abs().max():.3g}, which {dtype} cannot hold; take bf16 or fp32"
+            f"{name} has numbers up to {tensor.abs().max():.3g}, which {dtype} cannot hold; take {others}"
         )
     return found
 

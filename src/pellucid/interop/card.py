@@ -32,7 +32,7 @@ def model_card(
         "---",
         f"# {name}",
         "",
-        f"A language model of {count_parameters(model).total:,} parameters, {_origin(config)} and written by Pellucid "
+        f"A language model of {count_parameters(model).total:,} parameters, {_origin(config)}; written by Pellucid "
         f"as a model of the {family} family: it loads without remote code.",
         "",
         "```python",

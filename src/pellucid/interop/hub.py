@@ -27,7 +27,7 @@ _NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>.+))?")
 _BESIDE = ("generation_config.json", "special_tokens_map.json", TOKENIZER_JSON, "tokenizer_config.json")
 _PUSHED = re.compile(
     rf"{'|'.join(map(re.escape, (CONFIG, *_BESIDE, RECEIPT, 'README.md')))}"
-    rf"|(?P<weights>model[\w.-]*\.safetensors|{re.escape(INDEX)})"
+    rf"|(?:model[\w.-]*\.safetensors|{re.escape(INDEX)})"
 )
 _TIMEOUT_S = 20.0
 
@@ -135,7 +135,7 @@ def files_to_push(directory: Path, *, unproven: bool = False) -> list[Path]:
 def push(directory: Path, name: str, *, private: bool = False, unproven: bool = False) -> str:
     """Upload an exported directory as one commit to OWNER/NAME, which is made if need be; returns its address.
 
-    Weights of an earlier push that this one does not have are removed in the same commit. private: make a new
+    Files of an earlier push that this one does not have are removed in the same commit. private: make a new
     repository private; one that is there and public is refused. Raises CheckpointError as `files_to_push`, and
     HubError where the hub does not take it; then what was in the repository is as it was.
     """
@@ -156,7 +156,7 @@ def push(directory: Path, name: str, *, private: bool = False, unproven: bool = 
                 *(hub.CommitOperationAdd(file, content) for file, content in contents.items()),
                 *(
                     hub.CommitOperationDelete(old)
-                    for old in _weights_among(info.siblings)
+                    for old in _of_a_model(info.siblings)
                     if old not in contents
                 ),
             ],
@@ -170,13 +170,13 @@ def _content(file: Path, name: str) -> Path | bytes:
     """What is uploaded for a file: itself; of the card, its text with the name that it is now loaded by."""
     if file.name != "README.md":
         return file
-    own = f'from_pretrained("{file.absolute().parent.name}")'.encode()
-    return file.read_bytes().replace(own, f'from_pretrained("{name}")'.encode())
+    card = file.read_bytes()
+    exported = re.search(rb'from_pretrained\("([^"]*)"\)', card)
+    return card.replace(exported[0], f'from_pretrained("{name}")'.encode()) if exported else card
 
 
-def _weights_among(siblings: Any) -> list[str]:
-    found = (_PUSHED.fullmatch(file.rfilename) for file in siblings)
-    return [match[0] for match in found if match and match["weights"]]
+def _of_a_model(siblings: Any) -> list[str]:
+    return [file.rfilename for file in siblings if _PUSHED.fullmatch(file.rfilename)]
 
 
 def _unproven(directory: Path, files: Sequence[Path]) -> str | None:

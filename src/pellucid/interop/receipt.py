@@ -172,10 +172,11 @@ def compare(
     with _faults_of(theirs):
         there = _ask(theirs, asked)
         decoded = [theirs.decode(ids) for ids in here.ids]
+        largest_difference = float(np.abs(here.logits - there.logits).max())
     differing = [text for text, a, b in zip(asked.texts, here.ids, there.ids, strict=True) if a != b]
     others = [text for text, ids in zip(decoded, here.ids, strict=True) if text != ours.decode(ids)]
     largest = max(float(np.abs(here.logits).max()), 1e-12)
-    differs = float(np.abs(here.logits - there.logits).max()) / largest
+    differs = largest_difference / largest
     scored = asked.target or asked.passage
     numbers = {"logits": differs}
     findings = [

@@ -48,7 +48,7 @@ class Machine:
             cuda_name=torch.cuda.get_device_name() if has_cuda else "",
             cuda_has_bf16=has_cuda and torch.cuda.is_bf16_supported(including_emulation=False),
             has_triton=importlib.util.find_spec("triton") is not None,
-            cpu_has_bf16=_cpu_has_bf16(),
+            cpu_has_bf16=cpu_has_bf16(),
             compiler=_cpp_compiler(),
             cpu_threads=torch.get_num_threads(),
             compiler_fault=compiler_fault,
@@ -109,7 +109,7 @@ def choose_device(wanted: str | None = None, machine: Machine | None = None) -> 
     )
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
     """Whether bf16 matrix products run in hardware: AMX or AVX-512 BF16 on x86 (Arm has no probe in torch yet)."""
     probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(probe() for name in probes if (probe := getattr(torch.cpu, name, None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -92,6 +93,7 @@ def _resume(
         )
     for fault in faults:
         console.print(f"passed over: {fault}", style="yellow")
+    clock_start = time.perf_counter()
     plan, order = plan_in_all(processes, config, data, device)
     state = checkpoint.load_train_state(newest) if newest else None
     init = Path(recorded["init"]) if "init" in recorded and newest is None else None
@@ -104,7 +106,9 @@ def _resume(
     if processes.is_main:
         _bring_in_line(run, plan, step, state)
     require_checkpoint_space(plan, directory)
-    session = Session.begin(run, plan, order, data, console, processes, weights=weights, state=state)
+    session = Session.begin(
+        run, plan, order, data, console, processes, clock_start=clock_start, weights=weights, state=state
+    )
     del weights, state  # a copy of every tensor, which training has no use for
     return session.train(hooks)
 

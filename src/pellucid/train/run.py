@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -67,6 +68,7 @@ def _train(
     hooks: Sequence[Hook],
 ) -> RunResult:
     data = open_in_all(processes, config, console)
+    clock_start = time.perf_counter()
     plan, order = plan_in_all(processes, config, data, device)
     if init:
         init, why = checkpoint.find_checkpoint(init)
@@ -81,7 +83,10 @@ def _train(
             run.write_environment({**surroundings, "init": str(init.absolute())} if init else surroundings)
             run.write_passport(data.shards.passport)
             run.write_config(plan.config)
-        return Session.begin(run, plan, order, data, console, processes, weights=weights).train(hooks)
+        session = Session.begin(
+            run, plan, order, data, console, processes, clock_start=clock_start, weights=weights
+        )
+        return session.train(hooks)
 
 
 def open_in_all(processes: Processes, config: RunConfig, console: Console) -> OpenedData:

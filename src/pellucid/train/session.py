@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -88,7 +87,7 @@ class Session:
     metrics: MetricsFile
     saver: Saver
     clock_start: float
-    """When the session began, by `time.perf_counter`: building and compiling count as the run's time."""
+    """When its data was open, by `time.perf_counter`: planning, building and compiling count as the run's time."""
     interrupt: Interrupt = field(default_factory=Interrupt, init=False)
     last_sample: str | None = field(default=None, init=False)
 
@@ -102,14 +101,14 @@ class Session:
         console: Console,
         processes: Processes = ALONE,
         *,
+        clock_start: float,
         weights: Mapping[str, Tensor] | None = None,
         state: checkpoint.StoredState | None = None,
     ) -> Self:
         """Build the model and its training state: as a checkpoint left them (`state`), or anew.
 
-        `weights` replace fresh initial ones.
+        clock_start: when the run's time began, by `time.perf_counter`. `weights` replace fresh initial ones.
         """
-        clock_start = time.perf_counter()
         make_deterministic()
         allow_tf32(plan.precision)
         if plan.device.type == "mps":

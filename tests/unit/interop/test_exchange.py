@@ -302,7 +302,7 @@ def test_the_card_says_where_a_model_comes_from(write, workdir):
     import_model(workdir / "out", workdir / "back")
     export_hf(workdir / "back", workdir / "again")
     card = (workdir / "again/README.md").read_text()
-    assert "imported from out and written by Pellucid" in card
+    assert "imported from out; written by Pellucid" in card
     assert "license" not in card
 
 

@@ -86,4 +86,4 @@ def test_a_run_on_mps_begins_with_the_comparison(workdir, tiny_config, monkeypat
     plan, _ = plan_run(config, open_data(config), choose_device("cpu"))
     apple = Device("mps", "made up", has_bf16=False, can_compile=False, compile_reason="made up")
     with pytest.raises(TrainingError, match="asked of mps"):
-        Session.begin(None, replace(plan, device=apple), None, None, None)
+        Session.begin(None, replace(plan, device=apple), None, None, None, clock_start=0.0)

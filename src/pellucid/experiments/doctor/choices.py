@@ -54,7 +54,11 @@ def choices(device: Device, precision: Precision) -> tuple[Choice, ...]:
             "off" if device.has_tf32 else "not here",
             "train.tf32=true turns it on" if device.has_tf32 else "a format of NVIDIA GPUs from Ampere on",
         ),
-        Choice("torch.compile", "in long runs" if device.can_compile else "off", device.compile_reason),
+        Choice(
+            "torch.compile",
+            "in runs of a minute or more" if device.can_compile else "off",
+            device.compile_reason,
+        ),
         Choice("attention", *(_ATTENTION_BF16_CPU if is_bf16_cpu else _ATTENTION[device.type])),
         Choice(
             "techniques",

@@ -34,7 +34,7 @@ def libraries() -> tuple[Library, ...]:
         name, extra = match.group(1), match.group(2)
         if name == "pellucid" or not (extra is None or extra in _EXTRAS):
             continue
-        if extra == "cluster" and name in found:  # which contains the extra `data`
+        if name in found and extra in ("cluster", "export"):  # which contain the extra `data`
             continue
         found[name] = Library(name, _version(name), extra)
     order = (None, *_EXTRAS)
