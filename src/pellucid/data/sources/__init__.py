@@ -70,7 +70,7 @@ def open_source(
     input and of files whose suffix names no format.
 
     Raises DataError when a path is missing or of a kind that cannot be read, and when all files are empty;
-    ConfigError for options that do not fit; MissingLibraryError.
+    ConfigError for options that do not fit; HubError; MissingLibraryError.
     """
     if not paths:
         raise DataError("no data: name a .txt or .jsonl file, a folder of them, or builtin:shakespeare")

@@ -148,6 +148,7 @@ class HubSource(FileSource):
 
     Raises DataError for a name that is malformed or unknown, a data set that may not be read or has no such config,
     no train split or no Parquet; and when the network is gone, here and while reading.
+    HubError for an HF_ENDPOINT that is no address.
     """
 
     def __init__(self, spec: str, reading: Reading) -> None:
