@@ -18,8 +18,8 @@ from pellucid.train.techniques import why_no_short_attention
 USUAL_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
 """Tokens of a forward pass where no micro-batch is named: enough for full speed. Fewer where memory is short."""
 _WORTH_COMPILING = {"cpu": 2e13, "mps": math.inf, "cuda": 3e16}
-"""Training FLOPs above which building kernels (ten to twenty seconds) is repaid: a minute or so. On a GPU a guess."""
-_WORTH_COMPILING_SECONDS = 60
+"""Training FLOPs above which building kernels (half a minute, with the trial) is repaid: some two minutes. On a GPU a guess."""
+_WORTH_COMPILING_SECONDS = 120
 """The same for a run that ends by the clock. docs/experiments.md has what both rest on."""
 
 
@@ -219,7 +219,7 @@ def _decide_compile(
     if not device.can_compile:
         return False, device.compile_reason
     if train.max_seconds is not None and train.max_seconds < _WORTH_COMPILING_SECONDS:
-        return False, "a run of under a minute does not repay it"
+        return False, "a run of under two minutes does not repay it"
     if steps is not None and steps * train.batch_tokens * flops_per_token < _WORTH_COMPILING[device.type]:
         return False, "a run this short does not repay it"
     tried = device.tried()

@@ -56,7 +56,7 @@ def choices(device: Device, precision: Precision) -> tuple[Choice, ...]:
         ),
         Choice(
             "torch.compile",
-            "in runs of a minute or more" if device.can_compile else "off",
+            "in runs of some minutes" if device.can_compile else "off",
             device.compile_reason,
         ),
         Choice("attention", *(_ATTENTION_BF16_CPU if is_bf16_cpu else _ATTENTION[device.type])),
