@@ -18,7 +18,7 @@ from pellucid.train.techniques import why_no_short_attention
 USUAL_TOKENS = {"cpu": 4096, "mps": 16384, "cuda": 65536}
 """Tokens of a forward pass where no micro-batch is named: enough for full speed. Fewer where memory is short."""
 _WORTH_COMPILING = {"cpu": 2e13, "mps": math.inf, "cuda": 3e16}
-"""Training FLOPs above which building kernels (half a minute with the trial) is repaid: two minutes or so. On a GPU a guess."""
+"""Training FLOPs above which building kernels (half a minute, with the trial) is repaid. On a GPU a guess."""
 _WORTH_COMPILING_SECONDS = 120
 """The same for a run that ends by the clock. docs/experiments.md has what both rest on."""
 
