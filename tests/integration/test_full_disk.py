@@ -102,7 +102,9 @@ def test_a_process_whose_disk_fills_up_ends_with_one_line_and_goes_on_later(
         return [fact["step"] for fact in read_facts(run / "metrics.jsonl") if fact["event"] == "step"]
 
     endless = ("train.steps=10000000", "train.eval_every=10000000", "train.checkpoint_every=20")
-    process = start("train", *tiny, *endless, f"run.dir={run}", stdout=subprocess.DEVNULL)
+    process = start(
+        "train", *tiny, *endless, "train.compile=false", f"run.dir={run}", stdout=subprocess.DEVNULL
+    )
     wait_until(lambda: list(run.glob("checkpoints/step-*")) or process.poll() is not None)
     with (disk / "other").open("wb", buffering=0) as file, suppress(OSError):  # the run writes meanwhile
         while file.write(bytes(4096)):
