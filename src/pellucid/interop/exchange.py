@@ -18,8 +18,8 @@ from pellucid.interop.card import model_card
 from pellucid.interop.families import Family
 from pellucid.interop.gguf import GGUFFormat, format_of_file, read_gguf, rounded, write_gguf
 from pellucid.interop.huggingface import SHARD_BYTES, WeightFormat, read_hf, write_hf
-from pellucid.interop.llama_cpp_side import LENGTH, LIBRARY, TOLERANCES, InLlamaCpp
-from pellucid.interop.receipt import EXACT, FILE, Finding, Here, InTransformers, Receipt, compare
+from pellucid.interop.llama_cpp_side import LIBRARY, TOLERANCES, InLlamaCpp
+from pellucid.interop.receipt import EXACT, FILE, LENGTH, Finding, Here, InTransformers, Receipt, compare
 from pellucid.interop.safe_files import read_weights
 from pellucid.model import ModelConfig, Transformer
 from pellucid.runtime.files import (

@@ -18,8 +18,6 @@ from pellucid.interop.gguf import GGUFFormat
 from pellucid.interop.receipt import Tolerance
 
 LIBRARY = "llama_cpp"
-LENGTH = 256
-"""As many tokens as a receipt reads."""
 _NEEDED = ("llama_init_from_model", "llama_get_memory", "llama_vocab_eos", "LLAMA_FLASH_ATTN_TYPE_DISABLED")
 """What older versions lack."""
 _ERROR = 4

@@ -21,10 +21,12 @@ from pellucid.model.decoding import decode
 from pellucid.runtime.extras import require
 from pellucid.runtime.files import sha256_file, write_atomic
 from pellucid.tokenizers import Tokenizer
+from pellucid.train.check import Finding
 
 FILE = "parity.json"
 GREEDY_TOKENS = 24
-_TOKENS = 192
+LENGTH = 192
+"""As many tokens as are read at once, at most."""
 _PROMPT_TOKENS = 16
 
 ADVERSARIAL = (
@@ -79,13 +81,6 @@ class Tolerance:
 
 
 EXACT = Tolerance(logits=1e-4, perplexity=1e-4)
-
-
-@dataclass(frozen=True)
-class Finding:
-    what: str
-    found: str
-    passed: bool
 
 
 @dataclass(frozen=True)
@@ -209,7 +204,7 @@ def compare(
 
 def _questions(tokenizer: Tokenizer, model: Transformer) -> _Questions:
     most = model.max_seq_len
-    passage = _passage_ids(tokenizer)[: min(_TOKENS, most)]
+    passage = _passage_ids(tokenizer)[: min(LENGTH, most)]
     start = [model.start_id] if isinstance(model, EncoderDecoderLM) else []
     prompt = passage[: max(1, min(_PROMPT_TOKENS, most // 2))]
     known = (_known_part(text, tokenizer) for text in ADVERSARIAL)
@@ -271,7 +266,7 @@ def _passage_ids(tokenizer: Tokenizer) -> list[int]:
     """Of prose; of a tokenizer that knows hardly a character of it, its first ids."""
     (document,) = documents(BuiltinSource("shakespeare"), whole=True)
     ids: list[int] = tokenizer.encode(_known_part(document.text[:4000], tokenizer)).astype(int).tolist()
-    return ids if len(ids) >= _PROMPT_TOKENS else [n % tokenizer.vocab_size for n in range(_TOKENS)]
+    return ids if len(ids) >= _PROMPT_TOKENS else [n % tokenizer.vocab_size for n in range(LENGTH)]
 
 
 def _known_part(text: str, tokenizer: Tokenizer) -> str:

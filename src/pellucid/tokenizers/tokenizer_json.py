@@ -135,18 +135,25 @@ def _file(
         "pre_tokenizer": pre_tokenizer,
         "post_processor": None,
         "decoder": decoder,
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": ignore_merges,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
+        "model": byte_pairs(vocabulary, merges, ignore_merges=ignore_merges),
+    }
+
+
+def byte_pairs(vocabulary: dict[str, int], merges: list[str], *, ignore_merges: bool) -> dict[str, Any]:
+    """The `model` of a byte-pair encoding that knows every byte. ignore_merges: a whole word in the vocabulary is one
+    token, whatever its merges.
+    """
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": ignore_merges,
+        "vocab": vocabulary,
+        "merges": merges,
     }
 
 

@@ -27,8 +27,8 @@ class TrainConfig(Config):
     tokens: int | None = Field(default=None, gt=0)
     """Tokens that the run learns from, instead of steps: whole steps of batch_tokens, rounded up."""
     max_seconds: float | None = Field(default=None, gt=0)
-    """Seconds of wall time after which the run ends, its schedule fitted to them. With another length besides,
-    whichever ends first."""
+    """Seconds of wall time, from when the data is open, after which the run ends, its schedule fitted to them. With
+    another length besides, whichever ends first."""
     batch_tokens: int = Field(default=8192, gt=0)
     """Tokens an update sees, whatever the micro-batch."""
     seq_len: int | None = Field(default=None, gt=0)

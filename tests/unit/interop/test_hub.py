@@ -326,10 +326,11 @@ def test_a_push_is_one_commit_of_the_files_of_the_model(server: ModelHub, mine: 
 
 def test_old_weights_leave_with_the_commit_that_replaces_them(server: ModelHub, mine: Path, tmp_path: Path):
     hub.push(export(tmp_path / "many", seed=2, shard_bytes=8000), "me/mine")
-    server.repositories["me/mine"].files["notes.md"] = b"stays"
+    server.repositories["me/mine"].files |= {"notes.md": b"stays", "special_tokens_map.json": b"{}"}
     hub.push(mine, "me/mine")
     left = {name for name in server.repositories["me/mine"].files if "safetensors" in name}
     assert left == {"model.safetensors"}
+    assert "special_tokens_map.json" not in server.repositories["me/mine"].files
     assert server.repositories["me/mine"].files["notes.md"] == b"stays"
 
 

@@ -14,7 +14,7 @@ from pellucid.errors import CheckpointError, TokenizerError
 from pellucid.interop.gguf.rules import RULES, rule_named, rule_of
 from pellucid.tokenizers import HuggingFaceTokenizer, Tokenizer
 from pellucid.tokenizers.ranks import stand_ins
-from pellucid.tokenizers.tokenizer_json import added_token
+from pellucid.tokenizers.tokenizer_json import added_token, byte_pairs
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 """`tokenizer.ggml.token_type`. Control: cut out of a text where special tokens count; user defined: always."""
@@ -120,18 +120,11 @@ def tokenizer_of(words: Words) -> HuggingFaceTokenizer:
         "pre_tokenizer": rule.pre_tokenizer,
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": rule.ignores_merges,
-            "vocab": {token: number for number, token in enumerate(words.tokens)},
-            "merges": [merge for merge in words.merges if merge != _NEVER],
-        },
+        "model": byte_pairs(
+            {token: number for number, token in enumerate(words.tokens)},
+            [merge for merge in words.merges if merge != _NEVER],
+            ignore_merges=rule.ignores_merges,
+        ),
     }
     end = None if words.end is None else words.tokens[words.end]
     names = [entry["content"] for entry in added if entry["special"]]

@@ -1,6 +1,7 @@
 """A checkpoint to a .gguf file and back, where llama.cpp is not installed."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -84,6 +85,7 @@ def test_a_llama_cpp_that_does_not_load_is_said(saved, tmp_path, monkeypatch):
         "raise RuntimeError('libllama.so:\\n cannot open shared object file')"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)  # where a real one was used before
     receipt = exchange.export_gguf(saved(), tmp_path / "model.gguf")
     assert receipt.lines() == [
         "not compared: llama-cpp-python does not work here: libllama.so: cannot open shared object file"
