@@ -22,6 +22,29 @@ class CrossCache:
     documents: Int[Tensor, "B S"] | None
 
 
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What a decoder has read of a beginning, to be taken over by other rows that begin alike.
+
+    keys, values: [layers, K, length, E].
+    """
+
+    keys: Float[Tensor, "L K T E"]
+    values: Float[Tensor, "L K T E"]
+
+    @property
+    def length(self) -> int:
+        return self.keys.shape[2]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self.keys, self.values))
+
+    def first(self, length: int) -> Prefix:
+        """The same of its first `length` positions."""
+        return Prefix(self.keys[:, :, :length], self.values[:, :, :length])
+
+
 @dataclass(eq=False)
 class KVCache:
     """Keys and values of the positions seen so far, for every layer.
@@ -114,6 +137,21 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} positions to {length}")
         self.length = length
+
+    def prefix(self, row: int, length: int) -> Prefix:
+        """A copy of the first `length` positions of a row, which must have no padding there."""
+        if not 0 < length <= self.length:
+            raise ValueError(f"a cache of {self.length} positions has no beginning of {length}")
+        return Prefix(self.keys[:, row, :, :length].clone(), self.values[:, row, :, :length].clone())
+
+    def adopt(self, prefix: Prefix) -> None:
+        """Begin every row of an empty cache with what another row has read."""
+        if self.length:
+            raise ValueError(f"the cache already holds {self.length} positions; crop it to 0 first")
+        self._require_room(self.keys.shape[1], prefix.length)
+        self.keys[:, :, :, : prefix.length] = prefix.keys[:, None]
+        self.values[:, :, :, : prefix.length] = prefix.values[:, None]
+        self.length = prefix.length
 
     def reorder(self, rows: Int[Tensor, " B"] | Sequence[int]) -> None:
         """Let row i continue what row rows[i] had seen (beam search, pruning finished rows)."""

@@ -1,4 +1,8 @@
-"""The only prefill/decode loop. How an id is chosen is an argument: `pick(logits [B, V], ids [B, T])`."""
+"""The only place where a model reads a prompt and then what it writes: `Decoding`, and a loop around it, `decode`.
+
+How an id is chosen is an argument: `pick(logits [B, V], ids [B, T])`. Sampling, beams, speculation and the engine of
+the generate package go around the same `Decoding`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.model.cache import Prefix
 from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
 from pellucid.runtime.seeding import torch_generator
@@ -18,6 +23,155 @@ Pick = Callable[[Float[Tensor, "B V"], Int[Tensor, "B T"]], Int[Tensor, " B"]]
 
 Those are the whole prompt and the new ones; of an encoder-decoder, whose prompt is another sequence, the target's.
 """
+
+
+class Decoding:
+    """Rows of text that grow: the ids so far, the cache of what the model has read of them, and what it has not.
+
+    `next_logits` reads the unread ids and says what may follow; `append` writes an id to every row; `keep` lets
+    rows go on where others were, or drops some; `forget` takes ids back. The prompt is read in one pass, or in
+    chunks of `chunk` columns, into a preallocated cache (by an encoder-decoder: into its encoder), then each new
+    id alone.
+
+    When a row has filled the context, its newest half is read again into the emptied cache and decoding goes on,
+    so that text can be longer than the context; a prompt longer than the context is cut to its newest half in the
+    same way. `documents` is -1 where the prompt is padding (see `pad_left`). `known` is what the model has read
+    before of a beginning that all prompts share; it must be shorter than each. dtype: the cache's, by default the
+    weights'. Use it in `evaluation_mode`, without gradients.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Int[Tensor, "B T"],
+        max_new_tokens: int,
+        *,
+        documents: Int[Tensor, "B T"] | None = None,
+        dtype: torch.dtype | None = None,
+        chunk: int | None = None,
+        known: Prefix | None = None,
+    ) -> None:
+        if prompt.shape[1] == 0:
+            raise ValueError("the prompt is empty: a model needs at least one id to continue from")
+        start = model.start(prompt, max_new_tokens, documents=documents, dtype=dtype)
+        self._model, self._chunk, self._known = model, chunk, known
+        self.cache = start.cache
+        self._ids = F.pad(start.ids, (0, max_new_tokens))
+        self._width = self._prompt_width = start.ids.shape[1]
+        self._lengths = row_lengths(start.ids, start.documents)
+        self._prefix_lengths = list(self._lengths) if start.is_prefix else None
+        if known is not None and (start.is_prefix or known.length >= min(self._lengths)):
+            raise ValueError(
+                f"a known beginning of {known.length} ids must be shorter than each prompt, whose shortest has "
+                f"{min(self._lengths)}, and none of it may see what follows"
+            )
+        self._unread: int | None = (
+            None  # how many of the newest columns; None: everything, into an empty cache
+        )
+
+    @property
+    def ids(self) -> Int[Tensor, "B T"]:
+        """All ids so far, the prompt's padding on the left included; of an encoder-decoder, the target's."""
+        return self._ids[:, : self._width]
+
+    @property
+    def num_new(self) -> int:
+        """How many ids have been appended to each row."""
+        return self._width - self._prompt_width
+
+    @property
+    def room(self) -> int:
+        """How many more ids can be appended and read before a row's older half is forgotten; below 0: none of now."""
+        held = max(self._lengths) if self._unread is None else self.cache.length + self._unread
+        return self._model.max_seq_len - held
+
+    def next_logits(self) -> Float[Tensor, "B V"]:
+        """Read what is unread; the logits of the id after it."""
+        return self.logits(1)[:, -1]
+
+    def logits(self, count: int) -> Float[Tensor, "B count V"]:
+        """Read what is unread, which are at least `count` ids; the logits of what follows each of the newest."""
+        assert self._unread != 0, "every id has been read: append one first"
+        if self._unread is None or self.room < 0:
+            states = self._read_anew()
+        else:
+            states = self._read(self.ids[:, self._width - self._unread :], {})
+        assert states.shape[1] >= count
+        self._unread = 0
+        return self._model.head(states[:, -count:])
+
+    def append(self, new: Int[Tensor, " B"] | Int[Tensor, "B count"]) -> None:
+        """Write an id, or several, to every row. At most max_new_tokens in all."""
+        columns = new if new.dim() == 2 else new[:, None]
+        count = columns.shape[1]
+        if self._width + count > self._ids.shape[1]:
+            raise ValueError(f"there is room for {self._ids.shape[1] - self._width} more ids, not {count}")
+        self._ids[:, self._width : self._width + count] = columns
+        self._width += count
+        self._lengths = [length + count for length in self._lengths]
+        if self._unread is not None:
+            self._unread += count
+
+    def forget(self, count: int) -> None:
+        """Take the newest `count` ids of every row back, as if they had never been appended."""
+        if not 0 <= count <= self.num_new:
+            raise ValueError(f"cannot take {count} ids back of {self.num_new} new ones")
+        self._width -= count
+        self._lengths = [length - count for length in self._lengths]
+        if self._unread is not None:
+            self.cache.crop(self.cache.length - max(0, count - self._unread))
+            self._unread = max(0, self._unread - count)
+
+    def keep(self, rows: Int[Tensor, " B_new"] | Sequence[int]) -> None:
+        """Let row i go on where row rows[i] was; rows that are not named are dropped."""
+        chosen = torch.as_tensor(rows, device=self._ids.device)
+        numbers: list[int] = chosen.tolist()
+        self.cache.reorder(chosen)
+        self._ids = self._ids[chosen]
+        self._lengths = [self._lengths[row] for row in numbers]
+        if self._prefix_lengths is not None:
+            self._prefix_lengths = [self._prefix_lengths[row] for row in numbers]
+
+    def _read(self, ids: Int[Tensor, "B T_read"], inputs: dict[str, Tensor]) -> Float[Tensor, "B T_last D"]:
+        """The states of the last chunk, which is a whole one."""
+        width = ids.shape[1]
+        chunk = width if self._chunk is None or "prefix_lengths" in inputs else min(self._chunk, width)
+        states = None
+        for end in range(width % chunk or chunk, width + 1, chunk):
+            part = slice(max(0, end - chunk), end)
+            now = {name: x if name == "prefix_lengths" else x[:, part] for name, x in inputs.items()}
+            states = self._model.hidden(ids[:, part], cache=self.cache, **now).states
+        assert states is not None
+        return states
+
+    def _read_anew(self) -> Float[Tensor, "B T_last D"]:
+        """Each row's ids where they fit, else its newest half."""
+        context, before = self._model.max_seq_len, list(self._lengths)
+        self.cache.crop(0)
+        known, self._known = self._known, None
+        if known is not None and max(before) <= context:
+            return self._read_after(known)
+        read, documents = newest(self.ids, self._lengths, context)
+        inputs = {} if documents is None else {"documents": documents}
+        if (
+            self._prefix_lengths is not None
+        ):  # a prompt, and all of what a cut has left, is seen in both directions
+            pairs = zip(self._prefix_lengths, before, self._lengths, strict=True)
+            self._prefix_lengths = [seen if old == new else new for seen, old, new in pairs]
+            seen = zip(self._lengths, self._prefix_lengths, strict=True)
+            columns = [read.shape[1] - length + prefix for length, prefix in seen]
+            inputs["prefix_lengths"] = torch.tensor(columns, device=read.device)
+        return self._read(read, inputs)
+
+    def _read_after(self, known: Prefix) -> Float[Tensor, "B T_last D"]:
+        """What follows the known beginning; the padding of shorter rows stands between the two."""
+        self.cache.adopt(known)
+        rest = [length - known.length for length in self._lengths]
+        read, documents = newest(self.ids, rest, self._model.max_seq_len)
+        if documents is None:
+            return self._read(read, {})
+        positions = known.length + (documents == 0).cumsum(dim=1) - 1
+        return self._read(read, {"documents": documents, "positions": positions.clamp(min=0)})
 
 
 @torch.inference_mode()
@@ -31,57 +185,23 @@ def decode(
     documents: Int[Tensor, "B T"] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Iterator[Int[Tensor, " B"]]:
-    """Yield the next id of every row, up to max_new_tokens times.
+    """Yield the next id of every row, up to max_new_tokens times. See `Decoding` for how they are read.
 
-    The prompt is read in one pass into a preallocated cache (by an encoder-decoder: into its encoder), then
-    each new id alone. When a row has filled the context, its newest half is read again into the emptied cache
-    and decoding goes on, so that text can be longer than the context; a prompt longer than the context is cut
-    to its newest half in the same way. `documents` is -1 where the prompt is padding (see `pad_left`).
     After `stop_id` a row yields only `stop_id`; when every row has stopped, so does the loop. The model is in
     evaluation mode until then, or until the iterator is closed.
     """
-    if prompt.shape[1] == 0:
-        raise ValueError("the prompt is empty: a model needs at least one id to continue from")
     stopped = torch.zeros(prompt.shape[0], dtype=torch.bool, device=prompt.device)
     with evaluation_mode(model):
-        start = model.start(prompt, max_new_tokens, documents=documents, dtype=dtype)
-        cache, ids, context = start.cache, start.ids, model.max_seq_len
-        lengths = row_lengths(ids, start.documents)
-        prefix = list(lengths) if start.is_prefix else None
-        unread, inputs = _whole(ids, lengths, prefix, context)
+        rows = Decoding(model, prompt, max_new_tokens, documents=documents, dtype=dtype)
         for _ in range(max_new_tokens):
-            if cache.length + unread.shape[1] > context:
-                cache.crop(0)
-                unread, inputs = _whole(ids, lengths, prefix, context)
-            states = model.hidden(unread, cache=cache, **inputs).states[:, -1:]
-            new = pick(model.head(states)[:, -1], ids)
+            new = pick(rows.next_logits(), rows.ids)
             if stop_id is not None:
                 new = torch.where(stopped, stop_id, new)
                 stopped |= new == stop_id
             yield new
             if stop_id is not None and bool(stopped.all()):
                 return
-            unread, inputs = new[:, None], {}  # an id goes on with its row's cached document
-            ids = torch.cat((ids, unread), dim=1)
-            lengths[:] = [length + 1 for length in lengths]
-
-
-def _whole(
-    ids: Int[Tensor, "B T"], lengths: list[int], prefix: list[int] | None, context: int
-) -> tuple[Int[Tensor, "B T_read"], dict[str, Tensor]]:
-    """What is read into an empty cache: each row's ids where they fit, else its newest half; and how it is read.
-
-    prefix: how many of a row's ids are seen in both directions: its prompt, and all of what a cut has left.
-    """
-    before = list(lengths)
-    read, documents = newest(ids, lengths, context)
-    inputs = {} if documents is None else {"documents": documents}
-    if prefix is not None:
-        for row, (old, new) in enumerate(zip(before, lengths, strict=True)):
-            prefix[row] = prefix[row] if new == old else new
-        columns = [read.shape[1] - length + seen for length, seen in zip(lengths, prefix, strict=True)]
-        inputs["prefix_lengths"] = torch.tensor(columns, device=ids.device)
-    return read, inputs
+            rows.append(new)
 
 
 def row_lengths(ids: Int[Tensor, "B T"], documents: Int[Tensor, "B T"] | None) -> list[int]:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, Hidden
-from pellucid.model.decoding import decode, newest, pad_left, picker, row_lengths, tokens_read
+from pellucid.model.decoding import Decoding, decode, newest, pad_left, picker, row_lengths, tokens_read
 from pellucid.model.positions import LearnedPositionConfig
 
 VOCABULARY = 31
@@ -299,3 +299,113 @@ def test_an_empty_prompt_is_refused() -> None:
         ValueError, match="the prompt is empty: a model needs at least one id to continue from"
     ):
         build().generate(draw_ids(1, 0), 3)
+
+
+@torch.inference_mode()
+def greedy(rows: Decoding, count: int) -> tuple[Tensor, Tensor]:
+    """The next `count` ids of every row and the logits they were chosen by."""
+    chosen_by = []
+    for _ in range(count):
+        chosen_by.append(rows.next_logits())
+        rows.append(chosen_by[-1].argmax(dim=-1))
+    return rows.ids[:, -count:], torch.stack(chosen_by, dim=1)
+
+
+def ragged() -> tuple[Tensor, Tensor]:
+    beginning = draw_ids(5)
+    return pad_left([torch.cat((beginning, draw_ids(n, seed=n))) for n in (1, 6, 3)])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 5, 100])
+@pytest.mark.parametrize("context", [12, 64])
+def test_a_prompt_read_in_chunks_gives_the_same_logits(chunk: int, context: int) -> None:
+    model, (prompt, documents) = build(context), ragged()
+    whole, whole_logits = greedy(Decoding(model, prompt, 20, documents=documents), 20)
+    parts, logits = greedy(Decoding(model, prompt, 20, documents=documents, chunk=chunk), 20)
+    assert torch.equal(parts, whole)
+    torch.testing.assert_close(logits, whole_logits, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+@pytest.mark.parametrize("length", [1, 4, 5])
+@pytest.mark.parametrize("context", [10, 12, 64])
+def test_a_beginning_that_was_read_before_changes_nothing(
+    context: int, length: int, chunk: int | None
+) -> None:
+    model, (prompt, documents) = build(context), ragged()
+    first = Decoding(model, draw_ids(5)[None], 1)
+    with torch.inference_mode():
+        first.next_logits()
+    known = first.cache.prefix(0, 5).first(length)
+    whole, whole_logits = greedy(Decoding(model, prompt, 20, documents=documents), 20)
+    rows = Decoding(model, prompt, 20, documents=documents, known=known, chunk=chunk)
+    again, logits = greedy(rows, 20)
+    assert torch.equal(again, whole)
+    torch.testing.assert_close(logits, whole_logits, rtol=1e-9, atol=1e-9)
+
+
+def test_a_known_beginning_must_leave_something_to_read() -> None:
+    model = build()
+    first = Decoding(model, draw_ids(1, 5), 1)
+    with torch.inference_mode():
+        first.next_logits()
+    with pytest.raises(ValueError, match="a known beginning of 5 ids must be shorter than each prompt"):
+        Decoding(model, draw_ids(1, 5), 1, known=first.cache.prefix(0, 5))
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_ids_that_are_taken_back_leave_nothing_behind(read: bool) -> None:
+    model, prompt = build(64), draw_ids(2, 5)
+    expected, expected_logits = greedy(Decoding(model, prompt, 8), 8)
+    rows = Decoding(model, prompt, 8)
+    with torch.inference_mode():
+        rows.append(rows.next_logits().argmax(dim=-1))
+        rows.append(draw_ids(2, 3, seed=9))
+        if read:
+            assert rows.logits(4).shape == (2, 4, VOCABULARY)
+        rows.forget(3)
+        if read:  # the one that was kept has been read with the others
+            rows.forget(1)
+            rows.append(expected[:, 0])
+    assert rows.num_new == 1
+    again, logits = greedy(rows, 7)
+    assert torch.equal(again, expected[:, 1:])
+    torch.testing.assert_close(logits, expected_logits[:, 1:], rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="cannot take 9 ids back of 8"):
+        rows.forget(9)
+
+
+def test_logits_of_several_unread_ids_are_those_of_one_at_a_time() -> None:
+    model, prompt = build(64), draw_ids(2, 5)
+    new, expected = greedy(Decoding(model, prompt, 8), 8)
+    rows = Decoding(model, prompt, 8)
+    with torch.inference_mode():
+        rows.next_logits()
+        rows.append(new[:, :7])
+        torch.testing.assert_close(rows.logits(7), expected[:, 1:], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("prefix", [{}, {"prompt_mask": "prefix"}], ids=["causal", "prefix"])
+def test_rows_go_on_where_others_were(prefix: dict) -> None:
+    model, (prompt, documents) = build(14, **prefix), ragged()
+    expected, _ = greedy(Decoding(model, prompt, 20, documents=documents), 20)
+    rows = Decoding(model, prompt, 20, documents=documents)
+    greedy(rows, 6)
+    rows.keep([2, 0, 2, 2])
+    again, _ = greedy(rows, 14)
+    assert torch.equal(again, expected[[2, 0, 2, 2], 6:])
+
+
+def test_room_is_what_can_be_read_before_the_older_half_goes() -> None:
+    model, prompt = build(8), draw_ids(1, 5)
+    rows, rooms = Decoding(model, prompt, 10), []
+    for _ in range(6):
+        greedy(rows, 1)
+        rooms.append(rows.room)
+    assert rooms == [2, 1, 0, -1, 3, 2]
+
+
+def test_no_more_ids_are_written_than_there_is_room_for() -> None:
+    rows = Decoding(build(), draw_ids(1, 3), 2)
+    with pytest.raises(ValueError, match="room for 2 more ids, not 3"):
+        rows.append(draw_ids(1, 3))
