@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-import platformdirs
-
 from pellucid.data.manifest import is_prepared
 from pellucid.data.prepare import plan, prepare
 from pellucid.data.progress import Report
@@ -20,10 +18,8 @@ from pellucid.data.sources import Source, open_source, texts
 from pellucid.data.sources.base import Reading
 from pellucid.data.stream import Stream, StreamConfig, stream_recipe
 from pellucid.errors import ConfigError, DataError
-from pellucid.runtime.files import storage_errors
+from pellucid.runtime.files import cache_folder, storage_errors
 from pellucid.tokenizers import Tokenizer, TokenizerConfig, load
-
-CACHE_VARIABLE = "PELLUCID_CACHE_DIR"
 
 
 def prepare_cached(
@@ -114,12 +110,6 @@ def _entry(source_name: str, kind: str, key: str) -> str:
     """The name of a cached directory: words for people, and what tells it from all others."""
     words = re.sub(r"[^\w.-]+", "-", f"{Path(source_name).stem[:40]}-{kind}")
     return f"{words}-{key[:16]}"
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Where cached data lies: the argument, else $PELLUCID_CACHE_DIR, else the platform's cache directory."""
-    chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("pellucid", appauthor=False)
 
 
 def _is_whole(directory: Path) -> bool:

@@ -76,8 +76,8 @@ class Attention(nn.Module):
             k, v = cache.append(layer, k, v)
         mixed = attend(
             q,
-            k.to(q.dtype),
-            v.to(q.dtype),
+            k,
+            v,
             context,
             scale=self.scale,
             softcap=self.softcap,

@@ -73,12 +73,8 @@ class EncoderDecoderLM(TransformerLM):
         initialise(self, self.initial_weights(), vocab_size=self.vocab_size, seed=seed)
 
     @property
-    def _target_table(self) -> TokenEmbedding:
+    def _head_table(self) -> TokenEmbedding:
         return self.embedding if self.config.share_embeddings else self.target_embedding
-
-    @property
-    def _tied_table(self) -> Tensor:
-        return self._target_table.table
 
     @property
     def start_id(self) -> int:
@@ -129,7 +125,7 @@ class EncoderDecoderLM(TransformerLM):
         places = locate(input_ids, cache, positions, documents)
         mask = Mask(query_documents=places.query_documents, key_documents=places.key_documents)
         decoded = self.decoder(
-            self._target_table(input_ids),
+            self._head_table(input_ids),
             places,
             mask,
             source=source,

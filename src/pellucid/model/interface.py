@@ -49,10 +49,15 @@ class Head:
     softcap: float | None = None
 
     def logits(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-        logits = F.linear(states, self.weight)
-        if self.weight.shape[0] != self.vocab_size:
-            logits = logits[..., : self.vocab_size]
-        return logits if self.softcap is None else soft_cap(logits, self.softcap)
+        return finish_logits(F.linear(states, self.weight), self.vocab_size, self.softcap)
+
+
+def finish_logits(
+    products: Float[Tensor, "*rows V_padded"], vocab_size: int, softcap: float | None
+) -> Float[Tensor, "*rows V"]:
+    """Products of states with every row of a head's table → logits."""
+    logits = products if products.shape[-1] == vocab_size else products[..., :vocab_size]
+    return logits if softcap is None else soft_cap(logits, softcap)
 
 
 def soft_cap(x: Float[Tensor, "*shape"], cap: float) -> Float[Tensor, "*shape"]:

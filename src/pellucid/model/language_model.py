@@ -16,7 +16,7 @@ from pellucid.model.block import Block
 from pellucid.model.cache import KVCache
 from pellucid.model.embeddings import TokenEmbedding
 from pellucid.model.init import Initial, plan_initial_weights
-from pellucid.model.interface import Head, LanguageModel, Role
+from pellucid.model.interface import Head, LanguageModel, Role, finish_logits
 from pellucid.model.stack import StackConfig
 
 
@@ -38,18 +38,20 @@ class TransformerLM(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.embedding.table.device
+        return self.embedding.device
 
     def head_parameters(self) -> Head:
-        weight = self._tied_table if self.output is None else self.output.weight
+        weight = self._head_table.table if self.output is None else self.output.weight
         return Head(weight, self.vocab_size, self._logit_softcap)
 
     @property
-    def _tied_table(self) -> Tensor:
-        return self.embedding.table
+    def _head_table(self) -> TokenEmbedding:
+        """The table that a tied head uses."""
+        return self.embedding
 
     def head(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
-        return self.head_parameters().logits(states)
+        logits = self._head_table.logits(states) if self.output is None else self.output(states)
+        return finish_logits(logits, self.vocab_size, self._logit_softcap)
 
     @property
     def all_blocks(self) -> list[Block]:
@@ -71,7 +73,7 @@ class TransformerLM(nn.Module, ABC):
             max_length=self.max_seq_len if max_length is None else max_length,
             head_dim=self.config.head_size,
             device=self.device,
-            dtype=dtype or self.embedding.table.dtype,
+            dtype=dtype or self.embedding.cache_dtype,
         )
 
     def initial_weights(self) -> list[Initial]:

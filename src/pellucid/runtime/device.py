@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 
 from pellucid.errors import ConfigError
 from pellucid.runtime.compiler import compiler_fault
+from pellucid.runtime.native import find_compiler
 
 DeviceType = Literal["cuda", "mps", "cpu"]
 
@@ -118,6 +118,4 @@ def cpu_has_bf16() -> bool:
 def _cpp_compiler() -> str | None:
     if platform.system() == "Windows":  # needs a developer shell with cl; asking for it is left to the user
         return shutil.which("cl")
-    return next(
-        filter(None, (shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++"))), None
-    )
+    return find_compiler()

@@ -13,9 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import platformdirs
+
 from pellucid.errors import StorageError
 
 ASIDE_SUFFIX = ".partial"
+CACHE_VARIABLE = "PELLUCID_CACHE_DIR"
+
+
+def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Where what can be made anew lies: the argument, else $PELLUCID_CACHE_DIR, else the platform's own."""
+    chosen = cache_dir or os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("pellucid", appauthor=False)
 
 
 def sha256_file(path: Path) -> str:

@@ -10,13 +10,14 @@ import platformdirs
 import pytest
 
 from pellucid.config import from_tree
-from pellucid.data.cache import cache_folder, prepare_cached
+from pellucid.data.cache import prepare_cached
 from pellucid.data.config import DataConfig
 from pellucid.data.prepare import prepare
 from pellucid.data.progress import Progress
 from pellucid.data.shards import open_shards
 from pellucid.data.sources import Reading, content, open_source
 from pellucid.errors import ConfigError, DataError
+from pellucid.runtime.files import cache_folder
 from pellucid.tokenizers import ByteConfig, ByteTokenizer, CharConfig, GPT2Config
 
 Jsonl = Callable[..., Path]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from pellucid.data.cache import cache_folder
 from pellucid.runtime.device import Machine
+from pellucid.runtime.files import cache_folder
 from pellucid.runtime.memory import available_bytes, total_bytes
 from pellucid.runtime.processor import cpu_features, cpu_name
 

@@ -1,7 +1,8 @@
 """How attention is computed: one function, several kernels that agree. Read in this order: reference → fused.
 
 `auto` takes torch's fused attention, but for what it cannot do (a soft-cap: FlexAttention on CUDA, else the
-reference) and for the one case where it is slow (short.py).
+reference) and for the two cases where it is slow: training over short sequences (short.py), and one query
+a row on CPUs (pellucid.model.native).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pellucid.model import native
 from pellucid.model.kernels.context import AttentionContext
 from pellucid.model.kernels.flex import block_mask, flex
 from pellucid.model.kernels.fused import sdpa
@@ -34,8 +36,13 @@ def attend(
 ) -> Float[Tensor, "B H T E"]:
     """softmax(cap(q kᵀ · scale) + bias + mask) v, each of K key/value heads serving H / K query heads.
 
+    Keys and values may come in a cache's narrower dtype.
     A dropout rate that is a tensor, which fused kernels do not take, is the reference's.
     """
+    if kernel == "auto" and native.can_attend_one(q, k):
+        seen = context.seen(1, k.shape[2], q.device)
+        return native.attend_one(q, k, v, scale=scale, softcap=softcap, seen=seen, bias=context.bias)
+    k, v = k.to(q.dtype), v.to(q.dtype)
     if kernel == "flex" or (kernel == "auto" and context.blocks is not None):
         return flex(q, k, v, context, scale=scale, softcap=softcap)
     if kernel == "reference" or softcap is not None or isinstance(dropout, Tensor):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.config import Config
+from pellucid.model import native
 
 
 class RMSNorm(nn.Module):
@@ -27,6 +28,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
+        if native.can_normalise(x):
+            return native.rms_norm(x, self.gain, self.eps)
         wide = x if x.dtype == torch.float64 else x.float()
         return F.rms_norm(wide, self.gain.shape, self.gain.to(wide.dtype), self.eps).to(x.dtype)
 
