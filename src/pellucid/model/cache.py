@@ -14,12 +14,28 @@ from torch import Tensor
 class CrossCache:
     """What a decoder needs of an encoded source: keys and values of every layer, computed once.
 
-    keys, values: [layers, B, K, S, E]; documents: [B, S], or None where the source has no padding.
+    keys, values: [layers, B, K, S, E]; documents: [B, S], or None where the source has no padding. origins: the
+    row that each row was when the source was encoded; None: itself.
     """
 
     keys: Float[Tensor, "L B K S E"]
     values: Float[Tensor, "L B K S E"]
     documents: Int[Tensor, "B S"] | None
+    origins: Int[Tensor, " B"] | None = None
+
+    def reordered(self, index: Int[Tensor, " B_new"]) -> CrossCache:
+        """Row i becomes what row index[i] is: itself, where each row reads the same source as before."""
+        origins = self.origins
+        if origins is None:
+            origins = torch.arange(self.keys.shape[1], device=index.device)
+        if torch.equal(origins[index], origins):
+            return self
+        return CrossCache(
+            self.keys.index_select(1, index),
+            self.values.index_select(1, index),
+            None if self.documents is None else self.documents.index_select(0, index),
+            origins[index],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,19 +170,24 @@ class KVCache:
         self.length = prefix.length
 
     def reorder(self, rows: Int[Tensor, " B"] | Sequence[int]) -> None:
-        """Let row i continue what row rows[i] had seen (beam search, pruning finished rows)."""
+        """Let row i continue what row rows[i] had seen (beam search, pruning finished rows).
+
+        Only what is filled moves: in place where there are as many rows as before, else into new tensors.
+        """
         index = torch.as_tensor(rows, device=self.keys.device)
-        self.keys = self.keys.index_select(1, index)
-        self.values = self.values.index_select(1, index)
+        self.keys = self._reordered(self.keys, index)
+        self.values = self._reordered(self.values, index)
         self.positions = None if self.positions is None else self.positions.index_select(0, index)
         self.documents = None if self.documents is None else self.documents.index_select(0, index)
-        if self.cross is not None:
-            documents = self.cross.documents
-            self.cross = CrossCache(
-                self.cross.keys.index_select(1, index),
-                self.cross.values.index_select(1, index),
-                None if documents is None else documents.index_select(0, index),
-            )
+        self.cross = None if self.cross is None else self.cross.reordered(index)
+
+    def _reordered(self, tensor: Float[Tensor, "L B K S E"], index: Int[Tensor, " B_new"]) -> Tensor:
+        layers, _, *shape = tensor.shape
+        same = len(index) == tensor.shape[1]
+        moved = tensor if same else tensor.new_zeros(layers, len(index), *shape)
+        for to, layer in zip(moved, tensor, strict=True):  # one at a time: the copy on the way stays small
+            to[:, :, : self.length] = layer[:, :, : self.length].index_select(0, index)
+        return moved
 
     def _require_room(self, rows: int, new: int) -> None:
         if rows != self.keys.shape[1]:
