@@ -14,27 +14,18 @@ from torch import Tensor
 class CrossCache:
     """What a decoder needs of an encoded source: keys and values of every layer, computed once.
 
-    keys, values: [layers, B, K, S, E]; documents: [B, S], or None where the source has no padding. origins: the
-    row that each row was when the source was encoded; None: itself.
+    keys, values: [layers, B, K, S, E]; documents: [B, S], or None where the source has no padding.
     """
 
     keys: Float[Tensor, "L B K S E"]
     values: Float[Tensor, "L B K S E"]
     documents: Int[Tensor, "B S"] | None
-    origins: Int[Tensor, " B"] | None = None
 
     def reordered(self, index: Int[Tensor, " B_new"]) -> CrossCache:
-        """Row i becomes what row index[i] is: itself, where each row reads the same source as before."""
-        origins = self.origins
-        if origins is None:
-            origins = torch.arange(self.keys.shape[1], device=index.device)
-        if torch.equal(origins[index], origins):
-            return self
         return CrossCache(
             self.keys.index_select(1, index),
             self.values.index_select(1, index),
             None if self.documents is None else self.documents.index_select(0, index),
-            origins[index],
         )
 
 
@@ -69,7 +60,9 @@ class KVCache:
     2 · layers · B · K · max_length · E · bytes of the dtype.
 
     positions, documents: [B, max_length], the places of what is cached, once rows differ in them (padded
-    prompts, packed documents); None until then. cross: an encoder-decoder's encoded source.
+    prompts, packed documents); None until then. cross: an encoder-decoder's encoded source. Rows of the same
+    origin were one row once (see `reorder`): their sources and their first `shared_length` positions are equal.
+    origins is None as long as each row is its own.
     """
 
     keys: Float[Tensor, "L B K S E"]
@@ -78,6 +71,8 @@ class KVCache:
     positions: Int[Tensor, "B S"] | None = None
     documents: Int[Tensor, "B S"] | None = None
     cross: CrossCache | None = None
+    origins: Int[Tensor, " B"] | None = None
+    shared_length: int = 0
 
     @classmethod
     def allocate(
@@ -153,6 +148,7 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} positions to {length}")
         self.length = length
+        self.shared_length = min(self.shared_length, length)
 
     def prefix(self, row: int, length: int) -> Prefix:
         """A copy of the first `length` positions of a row, which must have no padding there."""
@@ -172,21 +168,32 @@ class KVCache:
     def reorder(self, rows: Int[Tensor, " B"] | Sequence[int]) -> None:
         """Let row i continue what row rows[i] had seen (beam search, pruning finished rows).
 
-        Only what is filled moves: in place where there are as many rows as before, else into new tensors.
+        What is filled moves, in place where there are as many rows as before. What rows have in common stays where
+        each takes the place of one of its origin: beams that swap leave their prompt and its source alone.
         """
         index = torch.as_tensor(rows, device=self.keys.device)
-        self.keys = self._reordered(self.keys, index)
-        self.values = self._reordered(self.values, index)
+        if self.origins is None:
+            origins, shared = torch.arange(self.keys.shape[1], device=index.device), self.length
+        else:
+            origins, shared = self.origins, self.shared_length
+        are_alike = torch.equal(origins[index], origins)
+        start = shared if are_alike else 0
+        self.keys = self._reordered(self.keys, index, start)
+        self.values = self._reordered(self.values, index, start)
         self.positions = None if self.positions is None else self.positions.index_select(0, index)
         self.documents = None if self.documents is None else self.documents.index_select(0, index)
-        self.cross = None if self.cross is None else self.cross.reordered(index)
+        if not are_alike:
+            self.cross = None if self.cross is None else self.cross.reordered(index)
+            self.origins, self.shared_length = origins[index], shared
 
-    def _reordered(self, tensor: Float[Tensor, "L B K S E"], index: Int[Tensor, " B_new"]) -> Tensor:
-        layers, _, *shape = tensor.shape
-        same = len(index) == tensor.shape[1]
-        moved = tensor if same else tensor.new_zeros(layers, len(index), *shape)
-        for to, layer in zip(moved, tensor, strict=True):  # one at a time: the copy on the way stays small
-            to[:, :, : self.length] = layer[:, :, : self.length].index_select(0, index)
+    def _reordered(
+        self, tensor: Float[Tensor, "L B K S E"], index: Int[Tensor, " B_new"], start: int
+    ) -> Float[Tensor, "L B_new K S E"]:
+        """The rows from `start` on where the index says; one layer at a time, so that the copy between is small."""
+        layers, rows, *shape = tensor.shape
+        moved = tensor if len(index) == rows else tensor.new_zeros(layers, len(index), *shape)
+        for layer, to in zip(tensor, moved, strict=True):
+            to[:, :, start : self.length] = layer[:, :, start : self.length].index_select(0, index)
         return moved
 
     def _require_room(self, rows: int, new: int) -> None:
