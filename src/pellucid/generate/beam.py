@@ -36,7 +36,7 @@ class BeamConfig(Config):
     """How many texts come back for each prompt, best first. At most num_beams."""
     length_penalty: float = Field(default=1.0, ge=-10, le=10)
     """A text's score is its log-probability / new ids ** length_penalty: above 0 favours long texts, below 0 short."""
-    early_stopping: bool | Literal["never"] = False
+    early_stopping: Literal[False, True, "never"] = False
     """When a prompt's search ends, once num_beams texts have. true: at once. false: when the best beam, scored as
     if it ended now, is no better than the worst text found. "never": when no beam can become better, at any length."""
 
