@@ -21,6 +21,13 @@ class CrossCache:
     values: Float[Tensor, "L B K S E"]
     documents: Int[Tensor, "B S"] | None
 
+    def reordered(self, index: Int[Tensor, " B_new"]) -> CrossCache:
+        return CrossCache(
+            self.keys.index_select(1, index),
+            self.values.index_select(1, index),
+            None if self.documents is None else self.documents.index_select(0, index),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
@@ -53,7 +60,9 @@ class KVCache:
     2 · layers · B · K · max_length · E · bytes of the dtype.
 
     positions, documents: [B, max_length], the places of what is cached, once rows differ in them (padded
-    prompts, packed documents); None until then. cross: an encoder-decoder's encoded source.
+    prompts, packed documents); None until then. cross: an encoder-decoder's encoded source. Rows of the same
+    origin were one row once (see `reorder`): their sources and their first `shared_length` positions are equal.
+    origins is None as long as each row is its own.
     """
 
     keys: Float[Tensor, "L B K S E"]
@@ -62,6 +71,8 @@ class KVCache:
     positions: Int[Tensor, "B S"] | None = None
     documents: Int[Tensor, "B S"] | None = None
     cross: CrossCache | None = None
+    origins: Int[Tensor, " B"] | None = None
+    shared_length: int = 0
 
     @classmethod
     def allocate(
@@ -137,6 +148,7 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"cannot crop a cache of {self.length} positions to {length}")
         self.length = length
+        self.shared_length = min(self.shared_length, length)
 
     def prefix(self, row: int, length: int) -> Prefix:
         """A copy of the first `length` positions of a row, which must have no padding there."""
@@ -154,19 +166,35 @@ class KVCache:
         self.length = prefix.length
 
     def reorder(self, rows: Int[Tensor, " B"] | Sequence[int]) -> None:
-        """Let row i continue what row rows[i] had seen (beam search, pruning finished rows)."""
+        """Let row i continue what row rows[i] had seen (beam search, pruning finished rows).
+
+        What is filled moves, in place where there are as many rows as before. What rows have in common stays where
+        each takes the place of one of its origin: beams that swap leave their prompt and its source alone.
+        """
         index = torch.as_tensor(rows, device=self.keys.device)
-        self.keys = self.keys.index_select(1, index)
-        self.values = self.values.index_select(1, index)
+        if self.origins is None:
+            origins, shared = torch.arange(self.keys.shape[1], device=index.device), self.length
+        else:
+            origins, shared = self.origins, self.shared_length
+        are_alike = torch.equal(origins[index], origins)
+        start = shared if are_alike else 0
+        self.keys = self._reordered(self.keys, index, start)
+        self.values = self._reordered(self.values, index, start)
         self.positions = None if self.positions is None else self.positions.index_select(0, index)
         self.documents = None if self.documents is None else self.documents.index_select(0, index)
-        if self.cross is not None:
-            documents = self.cross.documents
-            self.cross = CrossCache(
-                self.cross.keys.index_select(1, index),
-                self.cross.values.index_select(1, index),
-                None if documents is None else documents.index_select(0, index),
-            )
+        if not are_alike:
+            self.cross = None if self.cross is None else self.cross.reordered(index)
+            self.origins, self.shared_length = origins[index], shared
+
+    def _reordered(
+        self, tensor: Float[Tensor, "L B K S E"], index: Int[Tensor, " B_new"], start: int
+    ) -> Float[Tensor, "L B_new K S E"]:
+        """The rows from `start` on where the index says; one layer at a time, so that the copy between is small."""
+        layers, rows, *shape = tensor.shape
+        moved = tensor if len(index) == rows else tensor.new_zeros(layers, len(index), *shape)
+        for layer, to in zip(tensor, moved, strict=True):
+            to[:, :, start : self.length] = layer[:, :, start : self.length].index_select(0, index)
+        return moved
 
     def _require_room(self, rows: int, new: int) -> None:
         if rows != self.keys.shape[1]:

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM, KVCache
@@ -171,6 +173,67 @@ def test_reorder_takes_the_encoded_source_along(rows: list[int], is_padded: bool
         }
     expected = model.hidden(whole, encoder_ids=source[rows], **given).states[:, 5:]
     close(model.hidden(new, cache=cache).states, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_way_of_rows_ends_with_what_they_have_seen(data: st.DataObject) -> None:
+    """Against lists: rows that split, swap, go and come back, and are cropped, in any order."""
+    cache = KVCache.allocate(
+        num_layers=2,
+        batch_size=2,
+        num_kv_heads=1,
+        max_length=9,
+        head_dim=1,
+        device="cpu",
+        dtype=torch.float64,
+    )
+    sources = torch.tensor([[100.0, 101.0], [200.0, 201.0]], dtype=torch.float64)
+    cache.cross = CrossCache(sources[None, :, None, :, None], -sources[None, :, None, :, None], None)
+    seen: list[list[int]] = [[], []]
+    source, written = [0, 1], 0
+    for _ in range(data.draw(st.integers(1, 10))):
+        what = data.draw(st.sampled_from(["append", "append", "reorder", "swap", "crop"]))
+        if what == "append" and cache.length < 9:
+            new = [written + row for row in range(len(seen))]
+            written += len(seen)
+            for layer in (0, 1):
+                keys = torch.tensor(new, dtype=torch.float64)[:, None, None, None] + 1000 * layer
+                cache.append(layer, keys, -keys)
+            cache.advance(1)
+            seen = [[*row, one] for row, one in zip(seen, new, strict=True)]
+        elif what == "crop":
+            length = data.draw(st.integers(0, cache.length))
+            cache.crop(length)
+            seen = [row[:length] for row in seen]
+        elif what in ("reorder", "swap"):
+            count = len(seen) if what == "swap" else data.draw(st.integers(1, 5))
+            rows = data.draw(st.lists(st.integers(0, len(seen) - 1), min_size=count, max_size=count))
+            cache.reorder(rows)
+            seen, source = [seen[row] for row in rows], [source[row] for row in rows]
+        for layer in (0, 1):
+            keys = cache.keys[layer, :, 0, : cache.length, 0] - 1000 * layer
+            assert keys.tolist() == seen
+            assert (cache.values[layer] == -cache.keys[layer]).all()
+        assert cache.max_length == 9
+        assert cache.cross.keys[0, :, 0, :, 0].tolist() == sources[source].tolist()
+        assert torch.equal(cache.cross.values, -cache.cross.keys)
+
+
+def test_beams_that_swap_move_only_what_they_have_written() -> None:
+    """What stays is marked after the split; in place, and the source is not copied."""
+    cache = small_cache()
+    cache.cross = CrossCache(torch.zeros(2, 1, 1, 7, 2), torch.zeros(2, 1, 1, 7, 2), None)
+    cache.advance(2)
+    cache.reorder([0, 0, 0])
+    beams = torch.tensor([1.0, 2.0, 3.0])[:, None, None, None]
+    cache.keys[:], cross = beams, cache.cross
+    cache.advance(2)
+    place = cache.keys.data_ptr()
+    cache.reorder([2, 0, 0])
+    assert cache.keys[0, :, 0, :, 0].tolist() == [[1, 1, 3, 3, 1], [2, 2, 1, 1, 2], [3, 3, 1, 1, 3]]
+    assert cache.keys.data_ptr() == place
+    assert cache.cross is cross
 
 
 def test_crop_keeps_the_encoded_source() -> None:
