@@ -133,6 +133,19 @@ def test_only_what_is_new_is_read() -> None:
 
 
 @torch.inference_mode()
+def test_there_is_always_an_id_to_read() -> None:
+    """Also where the target wrote just what had been drafted and read, and went no further."""
+    model, prompt = build(), torch.tensor([[4, 5, 6]])
+    rows = Decoding(model, prompt, 20)
+    for new in (1, 2, 3):
+        rows.next_logits()
+        rows.append(torch.tensor([new]))
+    follow(rows, written_after(prompt, [1, 2]))
+    expected = model(torch.tensor([[4, 5, 6, 1, 2]]))[:, -1]
+    torch.testing.assert_close(rows.next_logits(), expected, rtol=1e-9, atol=1e-9)
+
+
+@torch.inference_mode()
 def test_a_draft_stops_where_its_own_context_is_full() -> None:
     model, prompt = build(context=8), torch.tensor([[4, 5, 6]])
     with DraftModel(model).drafting(model, prompt, 30, softmax, 0) as propose:

@@ -374,6 +374,15 @@ def test_the_rule_gives_the_targets_distribution_at_every_place() -> None:
     assert abs(accepted_runs / runs - overlap) < 4 * (overlap * (1 - overlap) / runs) ** 0.5
 
 
+def test_what_is_left_of_the_target_after_a_rejected_draft() -> None:
+    p, q = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]), torch.tensor([[0.25, 0.75, 0.0]])
+    drafts = Drafts(torch.tensor([1]), q)
+    assert correction(p, drafts, 0).tolist() == [0.25, 0.0, 0.25]
+    assert correction(p, drafts, 1).tolist() == [0.0, 1.0, 0.0]
+    rounded = Drafts(torch.tensor([1]), p[:1] * (1 + 1e-6))  # rejected by a hair, and nothing is left
+    assert correction(p, rounded, 0).tolist() == p[0].tolist()
+
+
 def test_a_draft_like_the_target_is_always_accepted() -> None:
     model, prompt = build(seed=3, num_layers=1), draw_ids(4)
     calls = list(speculate(model, prompt, 60, DraftModel(model), warm(1.0, 5), seed=4))
