@@ -11,6 +11,7 @@
     │   ├── HubError         a hub out of reach, a repository that may not be read or written
     │   └── MissingLibraryError   something asked for needs an optional library
     ├── TrainingError        a run that started well and failed: exit status 1
+    ├── GenerationError      a model that cannot say what comes next: exit status 1
     ├── ParityError          an exported or imported model is another one on the other side: exit status 1
     └── WorkerError          a process that worked for another one died: exit status 1
 
@@ -64,6 +65,10 @@ class MissingLibraryError(UserError):
 
 class TrainingError(PellucidError):
     """A run failed after it had started, for example by a loss that is not finite."""
+
+
+class GenerationError(PellucidError):
+    """A model gave logits that are not numbers, so that no id can be chosen."""
 
 
 class ParityError(PellucidError):

@@ -30,6 +30,8 @@ def heavy_modules_after(code: str) -> str:
         "pellucid.runtime.seeding",
         "pellucid.tokenizers",
         "pellucid.data.prepare",
+        "pellucid.generate.sampling.config",
+        "pellucid.generate.sampling.presets",
     ],
 )
 def test_importing_a_light_module_leaves_torch_alone(module: str):

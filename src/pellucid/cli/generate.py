@@ -5,19 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from pellucid.cli.options import DeviceName, Dtype, Json, Target, print_json
 from pellucid.errors import ConfigError, TokenizerError
+from pellucid.generate.sampling.presets import listing
 from pellucid.runtime.console import message_console
-
-PresetName = Literal["greedy", "precise", "balanced", "creative"]
 
 
 def register(app: typer.Typer) -> None:
-    app.command("generate")(generate)
+    app.command("generate", epilog="\b\n" + listing())(generate)
 
 
 def generate(
@@ -26,7 +25,9 @@ def generate(
         str | None,
         typer.Option("--prompt", help="The text to continue; left out: interactive.", show_default=False),
     ] = None,
-    preset: Annotated[PresetName, typer.Option("--preset", help="How to choose the next id.")] = "balanced",
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="NAME", help="How to choose the next id: one of those below.")
+    ] = "balanced",
     temperature: Annotated[
         float | None,
         typer.Option("--temperature", help="0 is greedy; 1 the model's own.", show_default=False),

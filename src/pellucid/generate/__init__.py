@@ -1,9 +1,31 @@
 """Logits → ids → text: how an id is chosen, and the way from a prompt to a continuation.
 
-The loop itself is `pellucid.model.decoding.decode`. Read in this order: sampling → text.
+The loop itself is `pellucid.model.decoding`. Read in this order: sampling → text. Importing this package imports no
+torch; the names below bring it when they are first used, settings and presets not even then.
 """
 
-from pellucid.generate.sampling import PRESETS, SamplingConfig, preset
-from pellucid.generate.text import Generation, generate_text, stream_text
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.generate.sampling import PRESETS, SamplingConfig, preset
+    from pellucid.generate.text import Generation, generate_text, stream_text
 
 __all__ = ["PRESETS", "Generation", "SamplingConfig", "generate_text", "preset", "stream_text"]
+
+_HOMES = {
+    "PRESETS": "sampling",
+    "SamplingConfig": "sampling",
+    "preset": "sampling",
+    "Generation": "text",
+    "generate_text": "text",
+    "stream_text": "text",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,10 +10,12 @@ from typing import Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pellucid.errors import TokenizerError
-from pellucid.generate.sampling import SamplingConfig
+from pellucid.generate.sampling import Chooser, SamplingConfig, Written
 from pellucid.model import decoding
 from pellucid.model.interface import LanguageModel
 from pellucid.tokenizers.base import Tokenizer
@@ -91,9 +93,12 @@ def stream_text(
     prompt_ids = torch.as_tensor(_start(tokenizer, prompt, allow_special).astype(np.int64), device=device)[
         None
     ]
-    pick = sampling.build(device, vocab_size=tokenizer.vocab_size)
     end_of_text = tokenizer.end_of_text_id
+    chooser = Chooser(sampling, [sampling.seed], vocab_size=tokenizer.vocab_size, end_id=end_of_text)
     utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def pick(logits: Float[Tensor, "1 V"], ids: Int[Tensor, "1 T"]) -> Int[Tensor, " 1"]:
+        return chooser.choose(logits, Written(ids, None, torch.tensor([new_tokens])))
 
     pieces: list[str] = []
     new_tokens, ended, seconds = 0, False, 0.0

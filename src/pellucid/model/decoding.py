@@ -246,7 +246,7 @@ def pad_left(prompts: Sequence[Int[Tensor, " T_row"]]) -> tuple[Int[Tensor, "B T
 def picker(temperature: float, top_k: int | None, generator: torch.Generator) -> Pick:
     """Greedy at temperature 0; else a draw from softmax(logits / temperature), over the top_k ids if given.
 
-    Plain settings for `model.generate`; generate/sampling.py has the rest.
+    Plain settings for `model.generate`; generate/sampling/ has the rest.
     """
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (greedy) or more, not {temperature}")

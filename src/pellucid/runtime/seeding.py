@@ -29,6 +29,11 @@ def derive(seed: int, *purpose: str | int) -> int:
     return int.from_bytes(digest, "little") & _MASK_63
 
 
+def uniform(seed: int, *purpose: str | int) -> float:
+    """A number in [0, 1) with 53 random bits, that depends on the same as `derive`."""
+    return (derive(seed, *purpose) >> 10) * 2.0**-53
+
+
 def permutation(count: int, key: int) -> NDArray[np.int64]:
     """A permutation of range(count), drawn by sorting SplitMix64 hashes of (key, index).
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from pellucid.generate.sampling.presets import TABLE
+
 pytestmark = pytest.mark.usefixtures("run_directory")
 
 SHORT = ("--max-new-tokens", 8)
@@ -112,6 +114,17 @@ def test_bf16_weights_can_be_asked_for(cli):
 )
 def test_a_setting_out_of_range_is_named(cli, words, message):
     assert message in cli("generate", "--prompt", "x", *words).error
+
+
+def test_help_lists_every_preset(cli):
+    lines = cli("generate", "--help").out.splitlines()
+    for name, preset in TABLE.items():
+        assert any(line.split()[:1] == [name] and preset.summary in line for line in lines), name
+
+
+def test_an_unknown_preset_gets_the_nearest_name(cli):
+    message = cli("generate", "--prompt", "x", "--preset", "blanced").error
+    assert "there is no sampling preset 'blanced'; did you mean 'balanced'? (presets: greedy, " in message
 
 
 @pytest.mark.parametrize("data", [b"\x00\x01\x02\n", b"\xff\xfe text\n"])

@@ -295,9 +295,9 @@ def test_greedy_text_does_not_depend_on_the_seed(decoder):
     assert len(texts) == 1
 
 
-def test_text_is_that_of_the_ids_of_model_generate():
+def test_greedy_text_is_that_of_the_ids_of_model_generate():
     model = DecoderLM(DecoderConfig(vocab_size=256, d_model=16, num_layers=2, num_heads=2, max_seq_len=24))
-    settings = {"temperature": 0.9, "top_k": 40, "seed": 5, "max_new_tokens": 30}
+    settings = {"temperature": 0.0, "max_new_tokens": 30}
     ids = model.generate(torch.tensor(list(b"Once")), **settings)[4:]
     text = generate_text(model, WithoutEnd(), "Once", SamplingConfig(**settings)).text
     assert text == bytes(ids.tolist()).decode(errors="replace")

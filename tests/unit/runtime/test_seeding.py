@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid.runtime.seeding import derive, permutation, seed_torch, torch_generator
+from pellucid.runtime.seeding import derive, permutation, seed_torch, torch_generator, uniform
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,20 @@ from pellucid.runtime.seeding import derive, permutation, seed_torch, torch_gene
 def test_derived_seeds_never_change(words: tuple, value: int) -> None:
     """A change here would give every run that is resumed other data than it had."""
     assert derive(*words) == value
+
+
+def test_uniform_numbers_never_change() -> None:
+    assert uniform(0) == 8493733112532773764 // 1024 / 2**53
+    assert uniform(7, "sampling", 3) == derive(7, "sampling", 3) // 1024 / 2**53
+
+
+def test_uniform_numbers_fill_the_interval_evenly() -> None:
+    drawn = np.array([uniform(seed, "sampling", place) for seed in range(100) for place in range(100)])
+    assert 0 <= drawn.min() < 0.001
+    assert 0.999 < drawn.max() < 1
+    # Kolmogorov-Smirnov: a fair sample is further off with probability 2·exp(-2·n·d²) = 1e-6
+    steps = np.abs(np.sort(drawn) - (np.arange(10_000) + 0.5) / 10_000).max()
+    assert steps < np.sqrt(np.log(2e6) / 2 / 10_000)
 
 
 def test_permutations_never_change() -> None:
