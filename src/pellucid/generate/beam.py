@@ -8,7 +8,7 @@ A beam is the beginning of a text. Every step extends each of a prompt's beams b
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -18,13 +18,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pellucid.config import Config
-from pellucid.generate.written import Written
+from pellucid.generate.written import Step, Written
 from pellucid.model.decoding import Decoding
 from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
-
-Step = Callable[[Float[Tensor, "B V"], Written], Float[Tensor, "B V"]]
-"""One change to the log-probabilities of the next id, given the ids so far. It changes nothing else."""
 
 
 class BeamConfig(Config):

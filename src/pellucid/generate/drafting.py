@@ -20,7 +20,7 @@ from pellucid.generate.written import Written
 from pellucid.model.decoding import Decoding
 from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
-from pellucid.runtime.seeding import derive
+from pellucid.runtime.seeding import uniform
 
 Probabilities = Callable[[Float[Tensor, "n V"], Written], Float[Tensor, "n V"]]
 """What a sampling strategy draws the next id from, given logits and what was written before; it draws nothing."""
@@ -162,11 +162,6 @@ class NgramLookup:
                 start = int(enough[-1] if enough.numel() else ends[0])
                 return text[start : start + count]
         return text[:0]
-
-
-def uniform(seed: int, purpose: str, position: int) -> float:
-    """A number in [0, 1) for the new id of that position, from the seed alone."""
-    return (derive(seed, "speculative", purpose, position) >> 10) / 2**53
 
 
 def draw(p: Float[Tensor, " V"], u: float) -> int:

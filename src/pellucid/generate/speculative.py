@@ -15,12 +15,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.generate.drafting import Drafts, Probabilities, Proposer, draw, uniform
+from pellucid.generate.drafting import Drafts, Probabilities, Proposer, draw
 from pellucid.generate.written import Written
 from pellucid.model.cache import Prefix
 from pellucid.model.decoding import Decoding
 from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
+from pellucid.runtime.seeding import uniform
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def speculate(
     draws other ids. The context rolls as it does without drafts.
 
     The first call is asked for num_drafts ids; two more after a call that accepted all, up to max_drafts, and one
-    fewer after another. dtype, chunk, known: as for `Decoding`, but a chunk holds all drafts, however small it is.
+    fewer after another. dtype, chunk, known: as for `Decoding`.
     Raises ValueError for more than one row, and where the proposer cannot work for this model.
     Source: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1; the number of drafts as in `transformers`.
     """
@@ -75,7 +76,6 @@ def speculate(
 
     drafting = proposer.drafting(model, prompt, max_new_tokens, over_all_ids, seed)
     with evaluation_mode(model), drafting as propose:
-        chunk = None if chunk is None else max(chunk, max_drafts + 1)
         rows = Decoding(model, prompt, max_new_tokens, dtype=dtype, chunk=chunk, known=known)
         while (before := rows.num_new) < max_new_tokens:
             # As many as fit, with the model's own id after them, into what is asked for and into the context.

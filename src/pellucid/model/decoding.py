@@ -85,6 +85,11 @@ class Decoding:
         held = max(self._lengths) if self._unread is None else self.cache.length + self._unread
         return self._model.max_seq_len - held
 
+    @property
+    def rooms(self) -> list[int]:
+        """The same for each row by its own ids: a row with padding beside longer ones has more room than the cache."""
+        return [self._model.max_seq_len - length for length in self._lengths]
+
     def next_logits(self) -> Float[Tensor, "B V"]:
         """Read what is unread; the logits of the id after it."""
         return self.logits(1)[:, -1]
@@ -93,10 +98,9 @@ class Decoding:
         """Read what is unread, which are at least `count` ids; the logits of what follows each of the newest."""
         assert self._unread != 0, "every id has been read: append one first"
         if self._unread is None or self.room < 0:
-            states = self._read_anew()
+            states = self._read_anew(count)
         else:
-            states = self._read(self.ids[:, self._width - self._unread :], {})
-        assert states.shape[1] >= count
+            states = self._read(self.ids[:, self._width - self._unread :], {}, count)
         self._unread = 0
         return self._model.head(states[:, -count:])
 
@@ -132,10 +136,16 @@ class Decoding:
         if self._prefix_lengths is not None:
             self._prefix_lengths = [self._prefix_lengths[row] for row in numbers]
 
-    def _read(self, ids: Int[Tensor, "B T_read"], inputs: dict[str, Tensor]) -> Float[Tensor, "B T_last D"]:
-        """The states of the last chunk, which is a whole one."""
+    def _read(
+        self, ids: Int[Tensor, "B T_read"], inputs: dict[str, Tensor], count: int
+    ) -> Float[Tensor, "B T_last D"]:
+        """The states of the last chunk, which is a whole one and has `count` ids at least."""
         width = ids.shape[1]
-        chunk = width if self._chunk is None or "prefix_lengths" in inputs else min(self._chunk, width)
+        chunk = (
+            width
+            if self._chunk is None or "prefix_lengths" in inputs
+            else min(max(self._chunk, count), width)
+        )
         states = None
         for end in range(width % chunk or chunk, width + 1, chunk):
             part = slice(max(0, end - chunk), end)
@@ -144,13 +154,13 @@ class Decoding:
         assert states is not None
         return states
 
-    def _read_anew(self) -> Float[Tensor, "B T_last D"]:
+    def _read_anew(self, count: int) -> Float[Tensor, "B T_last D"]:
         """Each row's ids where they fit, else its newest half."""
         context, before = self._model.max_seq_len, list(self._lengths)
         self.cache.crop(0)
         known, self._known = self._known, None
         if known is not None and max(before) <= context:
-            return self._read_after(known)
+            return self._read_after(known, count)
         read, documents = newest(self.ids, self._lengths, context)
         inputs = {} if documents is None else {"documents": documents}
         if (
@@ -161,17 +171,17 @@ class Decoding:
             seen = zip(self._lengths, self._prefix_lengths, strict=True)
             columns = [read.shape[1] - length + prefix for length, prefix in seen]
             inputs["prefix_lengths"] = torch.tensor(columns, device=read.device)
-        return self._read(read, inputs)
+        return self._read(read, inputs, count)
 
-    def _read_after(self, known: Prefix) -> Float[Tensor, "B T_last D"]:
+    def _read_after(self, known: Prefix, count: int) -> Float[Tensor, "B T_last D"]:
         """What follows the known beginning; the padding of shorter rows stands between the two."""
         self.cache.adopt(known)
         rest = [length - known.length for length in self._lengths]
         read, documents = newest(self.ids, rest, self._model.max_seq_len)
         if documents is None:
-            return self._read(read, {})
+            return self._read(read, {}, count)
         positions = known.length + (documents == 0).cumsum(dim=1) - 1
-        return self._read(read, {"documents": documents, "positions": positions.clamp(min=0)})
+        return self._read(read, {"documents": documents, "positions": positions.clamp(min=0)}, count)
 
 
 @torch.inference_mode()

@@ -117,10 +117,10 @@ def attend_one(
     return y
 
 
-def can_normalise(x: Tensor) -> bool:
+def can_normalise(x: Tensor, gain: Tensor) -> bool:
     """Whether `rms_norm` takes these: few rows in float32, on a CPU, without gradients."""
     return (
-        x.dtype == torch.float32
+        x.dtype == gain.dtype == torch.float32
         and x.device.type == "cpu"
         and x.shape[-1] % 16 == 0
         and x.numel() <= 64 * x.shape[-1]

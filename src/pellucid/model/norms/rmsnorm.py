@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
-        if native.can_normalise(x):
+        if native.can_normalise(x, self.gain):
             return native.rms_norm(x, self.gain, self.eps)
         wide = x if x.dtype == torch.float64 else x.float()
         return F.rms_norm(wide, self.gain.shape, self.gain.to(wide.dtype), self.eps).to(x.dtype)
