@@ -180,6 +180,25 @@ def test_a_better_text_than_greedy_is_found() -> None:
     assert four.score > one.score + 0.01
 
 
+@pytest.mark.parametrize("early_stopping", [False, "never"])
+def test_below_0_the_penalty_makes_a_long_text_the_worse_so_that_the_best_to_hope_for_is_to_end_now(
+    early_stopping: Any,
+) -> None:
+    """By two ids both results are there, -3 and -2.1 · 2; the best beam counts -0.3 · 2 and not -0.3 · 20."""
+    table = {0: {1: -0.1, END: -3.0, 2: -4.0}, 1: {1: -0.2, END: -2.0}, 2: {END: -0.1}}
+
+    def given(scores: Tensor, written: Written) -> Tensor:
+        fixed = torch.full_like(scores, -50.0)
+        for new, score in table[int(written.num_new[0])].items():
+            fixed[:, new] = score
+        return fixed
+
+    beams = BeamConfig(num_beams=2, num_results=2, length_penalty=-1.0, early_stopping=early_stopping)
+    results = beam_search(decoder(), draw_ids(1, 4), 20, beams, end_id=END, steps=[given])[0]
+    assert [result.ids.tolist() for result in results] == [[1, 1, END], [END]]
+    assert [result.score for result in results] == pytest.approx([-0.4 * 3, -3.0])
+
+
 def test_fewer_results_where_fewer_texts_are_possible() -> None:
     model, prompt = decoder(vocab_size=3), draw_ids(2, 4, vocab_size=3)
     beams = BeamConfig(num_beams=7, num_results=7)

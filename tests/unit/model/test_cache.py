@@ -236,6 +236,24 @@ def test_beams_that_swap_move_only_what_they_have_written() -> None:
     assert cache.cross is cross
 
 
+def test_beams_still_share_their_source_when_another_prompt_is_dropped() -> None:
+    cache = KVCache.allocate(
+        num_layers=1,
+        batch_size=2,
+        num_kv_heads=1,
+        max_length=5,
+        head_dim=1,
+        device="cpu",
+        dtype=torch.float32,
+    )
+    cache.cross = CrossCache(torch.zeros(1, 2, 1, 7, 1), torch.zeros(1, 2, 1, 7, 1), None)
+    cache.reorder([0, 0, 1, 1])
+    cache.reorder([3, 2])
+    cross = cache.cross
+    cache.reorder([1, 0])
+    assert cache.cross is cross
+
+
 def test_crop_keeps_the_encoded_source() -> None:
     model, source, target = writer(), draw_ids(2, 6), draw_ids(2, 5)
     cache = model.start(source, 8).cache
