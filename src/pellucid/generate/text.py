@@ -88,7 +88,7 @@ def stream_text(
         )
     device = model.device
     allow_special = not model.continues_prompt
-    prompt_ids = torch.as_tensor(_start(tokenizer, prompt, allow_special).astype(np.int64), device=device)[
+    prompt_ids = torch.as_tensor(start_ids(tokenizer, prompt, allow_special).astype(np.int64), device=device)[
         None
     ]
     pick = sampling.build(device, vocab_size=tokenizer.vocab_size)
@@ -125,7 +125,7 @@ def stream_text(
     )
 
 
-def _start(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> NDArray[np.uint32]:
+def start_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> NDArray[np.uint32]:
     """The ids to continue: the prompt's, or for an empty prompt those that a text begins after."""
     if prompt:
         return tokenizer.encode(prompt, allow_special=allow_special)
