@@ -64,7 +64,7 @@ COLUMNS = (
         "overlap",
         "overlap",
         "overlap",
-        f"how alike two seeds are, by {SHARED_IDS} tokens in a row that both have; 1: equal",
+        f"how alike two seeds are, by {SHARED_IDS} tokens in a row; 1: equal",
         ratio,
     ),
     Column("perplexity", "perplexity", "ppl", "under the model itself: low is what it finds likely", digits),
