@@ -46,7 +46,8 @@ def comparison():
         strategies=(
             continuations("greedy", *(sample(seed, "tictictic", repeated=((3, 9),)) for seed in (0, 1)),
                           is_drawn=False, temperature=0.0),
-            continuations("top_k", sample(0, "日本 was there"), sample(1, HOSTILE), temperature=1.0, top_k=50),
+            continuations("top_k", sample(0, "日本 was there"), sample(1, HOSTILE, repeated=((9, 17),)),
+                          temperature=1.0, top_k=50),
             continuations("nothing", *(sample(seed, "", repetition=None, surprise=None, entropy=None,
                                               stop_reason="end of text") for seed in (0, 1)), temperature=0.5),
         ),
@@ -135,6 +136,8 @@ def test_control_characters_do_not_reach_the_terminal(comparison):
 
 def test_what_is_repeated_is_coloured_on_a_terminal(comparison):
     text = drawn(comparison, force_terminal=True, color_system="truecolor")
+    assert "4 tokens in a row that came before" in text
+    assert "4 tokens in a row that came before\n" not in drawn(comparison)
     assert re.search(r"tic\x1b\[[\d;]*48;2;247;216;168m" + "tictic\x1b", text)
 
 
@@ -180,7 +183,7 @@ def test_links_lead_to_the_strategies(comparison, read_page):
 
 def test_what_is_repeated_is_marked(comparison, read_page):
     page = read_page(to_html(comparison))
-    assert page.inside["mark"][1:] == ["tictic"]  # the first explains the mark
+    assert page.inside["mark"][1:] == ["tictic", "<script>"]  # the first explains the mark
 
 
 def test_the_table_can_be_read_aloud(comparison, read_page):

@@ -8,13 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pellucid.generate.comparison import Continuations, SamplingComparison
-from pellucid.generate.samples import Sample
+from pellucid.generate.samples import REPEATED_IDS, Sample
 from pellucid.generate.text import printable
 from pellucid.report.sampling.columns import COLUMNS, sample_text, settings_text, standing_out
 
 NARROWEST = 38
 """Columns that a text needs to be read with ease."""
 REPEATED = "black on #f7d8a8"
+LOWEST, HIGHEST = "magenta", "green"
 
 
 def print_comparison(comparison: SamplingComparison, console: Console) -> None:
@@ -22,6 +23,13 @@ def print_comparison(comparison: SamplingComparison, console: Console) -> None:
     console.print(_figures(comparison))
     for column in COLUMNS:
         console.print(Text.assemble((f"  {column.short}: ", "dim bold"), (column.meaning, "dim")))
+    if console.color_system is not None:
+        again = f"{REPEATED_IDS} tokens in a row that came before"
+        console.print(
+            Text.assemble(
+                ("  lowest", LOWEST), ", ", ("highest", HIGHEST), "; in a text: ", (again, REPEATED)
+            )
+        )
     for one in comparison.strategies:
         console.print()
         console.print(Text.assemble((one.name, "bold cyan"), f"  {settings_text(one.settings)}"))
@@ -38,7 +46,7 @@ def _figures(comparison: SamplingComparison) -> Table:
         table.add_column(column.short, justify="right", no_wrap=True)
         values = column.values(comparison)
         lowest, highest = standing_out(column, values)
-        styles = {lowest: "magenta", highest: "green"}
+        styles = {lowest: LOWEST, highest: HIGHEST}
         cells.append([Text(column.written(value), styles.get(row, "")) for row, value in enumerate(values)])
     for one, row in zip(comparison.strategies, zip(*cells, strict=True), strict=True):
         table.add_row(Text(one.name), *row)
