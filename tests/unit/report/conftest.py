@@ -1,5 +1,7 @@
 """Small models and their walks. Everything is random but the structure."""
 
+from html.parser import HTMLParser
+
 import pytest
 import torch
 
@@ -53,3 +55,48 @@ def _livelier(model):
         if parameter.dim() > 1:
             parameter.mul_(10)
     return model
+
+
+class Page(HTMLParser):
+    """Checks that every tag is closed, and collects what the page consists of."""
+
+    VOID = frozenset({"meta", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside: dict[str, list[str]] = {}
+        self._places: list[tuple[str, int]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+            self._places.append((tag, len(self.inside.setdefault(tag, []))))
+            self.inside[tag].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        self._places.pop()
+
+    def handle_data(self, data):
+        self.texts.append(data)
+        for tag, place in self._places:
+            self.inside[tag][place] += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+@pytest.fixture
+def read_page():
+    """An HTML page's parts, once every tag is known to be closed."""
+    return Page

@@ -3,7 +3,6 @@
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from rich.cells import cell_len
@@ -125,42 +124,10 @@ def test_next_steps_end_the_walk():
 # The page ---------------------------------------------------------------------------------------------
 
 
-class Page(HTMLParser):
-    """Checks that every tag is closed, and collects what the page consists of."""
-
-    VOID = frozenset({"meta", "br"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.tags)
-
-
-def test_the_page_is_well_formed_and_has_every_section(decoder, encoder_decoder, stroll):
+def test_the_page_is_well_formed_and_has_every_section(decoder, encoder_decoder, stroll, read_page):
     for model in (decoder(), encoder_decoder(position={"kind": "t5"}, feed_forward={"kind": "moe"})):
         walkthrough = stroll(model)
-        page = Page(to_html(walkthrough))
+        page = read_page(to_html(walkthrough))
         text = "".join(page.texts)
         for number, section in enumerate(walkthrough.sections, start=1):
             assert f"{number} · {section.title}" in text
@@ -168,9 +135,9 @@ def test_the_page_is_well_formed_and_has_every_section(decoder, encoder_decoder,
             assert all(file in text for file in section.files)
 
 
-def test_the_page_asks_nothing_of_the_network(decoder, stroll):
+def test_the_page_asks_nothing_of_the_network(decoder, stroll, read_page):
     html = to_html(stroll(decoder()))
-    page = Page(html)
+    page = read_page(html)
     assert "http" not in html
     assert "url(" not in html
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in page.tags}
@@ -178,17 +145,17 @@ def test_the_page_asks_nothing_of_the_network(decoder, stroll):
     assert "prefers-color-scheme: dark" in html
 
 
-def test_the_page_shows_what_was_typed_as_text(decoder, stroll):
+def test_the_page_shows_what_was_typed_as_text(decoder, stroll, read_page):
     html = to_html(stroll(decoder(), "<script>&\"'"))
     assert "<script" not in html
-    page = Page(html)
+    page = read_page(html)
     assert page.count("blockquote") == 1
     assert "<script>&\"'" in "".join(page.texts)
 
 
-def test_every_share_in_sight_is_a_cell_that_says_what_it_is(decoder, stroll):
+def test_every_share_in_sight_is_a_cell_that_says_what_it_is(decoder, stroll, read_page):
     section = stroll(decoder(), "abc", head=0).section("Attention")
-    page = Page(to_html(Walkthrough("A walk", "abc", (section,))))
+    page = read_page(to_html(Walkthrough("A walk", "abc", (section,))))
     cells = [attributes for tag, attributes in page.tags if tag == "rect"]
     assert len(cells) == 1 + 2 + 3  # what the mask hides is left out
     share = section.numbers["weights"][2][1]
