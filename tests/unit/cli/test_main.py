@@ -11,6 +11,7 @@ from pellucid.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    GenerationError,
     PellucidError,
     ResumeError,
     StorageError,
@@ -71,7 +72,7 @@ def test_the_help_names_every_command(cli):
         (["evaluate", "--seq-len", "0"], "--seq-len"),
         (["evaluate", "--max-tokens", "0"], "--max-tokens"),
         (["evaluate", "--split", "test"], "'test' is not one of"),
-        (["generate", "--preset", "wild"], "'wild' is not one of"),
+        (["generate", "--preset", "wild"], "there is no sampling preset 'wild'"),
     ],
 )
 def test_words_that_cannot_be_understood_end_with_2(cli, words, message):
@@ -86,6 +87,7 @@ def test_words_that_cannot_be_understood_end_with_2(cli, words, message):
         *((kind("what it says"), 2) for kind in (ConfigError, TokenizerError, DataError, CheckpointError, ResumeError,
                                                  StorageError)),
         (TrainingError("what it says"), 1),
+        (GenerationError("what it says"), 1),
         (PellucidError("what it says"), 1),
     ],
 )  # fmt: skip
