@@ -65,10 +65,6 @@ FaultPolicy = Annotated[
     Literal["strict", "replace", "skip"],
     typer.Option("--errors", help="Bytes that are not UTF-8: stop, replace them, or skip the document."),
 ]
-StrategyName = Literal[
-    "greedy", "sampling", "temperature", "top_k", "top_p", "top_k_top_p", "repetition_penalty"
-]
-"""Those of `pellucid.generate.strategies`, which brings torch."""
 Target = Annotated[
     Path | None,
     typer.Argument(

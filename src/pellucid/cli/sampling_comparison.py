@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from pellucid.cli.generate import PresetName
-from pellucid.cli.options import DeviceName, Dtype, Json, StrategyName, Target, print_json
+from pellucid.cli.options import DeviceName, Dtype, Json, Target, print_json
+from pellucid.generate.sampling.presets import TABLE
+from pellucid.generate.strategies import STRATEGIES
 from pellucid.runtime.console import StatusLine, message_console
 
 
@@ -27,7 +28,7 @@ def sampling_comparison(
         typer.Option(
             "--strategy",
             metavar="NAME",
-            help=f"One of {', '.join(get_args(StrategyName))}; may be given several times.",
+            help=f"One of {', '.join(STRATEGIES)}; may be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -36,7 +37,7 @@ def sampling_comparison(
         typer.Option(
             "--preset",
             metavar="NAME",
-            help=f"One of {', '.join(get_args(PresetName))}; may be given several times.",
+            help=f"One of {', '.join(TABLE)}; may be given several times.",
             show_default=False,
         ),
     ] = None,
@@ -108,5 +109,5 @@ def sampling_comparison(
     elif html is None:
         print_comparison(comparison, Console(highlight=False, markup=False))
     again = shlex.join(["pellucid", "generate", str(path)])
-    console.print(f"next: {again} --preset NAME   (interactive; by one of {', '.join(get_args(PresetName))})")
+    console.print(f"next: {again} --preset NAME   (interactive; by one of {', '.join(TABLE)})")
     return 0

@@ -83,7 +83,7 @@ def compare_sampling(
         raise ValueError("there is nothing to compare: give at least one strategy and one seed")
     work = {name: _with_seeds(sampling, seeds, max_new_tokens) for name, sampling in named.items()}
     total, done = sum(map(len, work.values())), 0
-    prompt_ids = start_ids(tokenizer, prompt, allow_special=not model.continues_prompt).tolist()
+    prompt_ids = start_ids(tokenizer, prompt, allow_special=not model.continues_prompt)
     found: list[Continuations] = []
     for name, configs in work.items():
         samples: list[Sample] = []

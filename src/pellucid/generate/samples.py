@@ -67,7 +67,7 @@ def measure(
     model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], written: Generation, *, seed: int
 ) -> Sample:
     """A generated text with what it repeats, and what the model holds of it after these ids of its prompt."""
-    ids = _ids(tokenizer, written)
+    ids = tuple(each for each in written.ids if each != tokenizer.end_of_text_id)
     found = likelihood(model, prompt_ids, ids, vocab_size=tokenizer.vocab_size)
     return Sample(
         seed=seed,
@@ -95,10 +95,6 @@ def figures(samples: Sequence[Sample]) -> Figures:
         ended=sum(sample.stop_reason == "end of text" for sample in samples) / len(samples),
         tokens=sum(map(len, texts)) / len(texts),
     )
-
-
-def _ids(tokenizer: Tokenizer, written: Generation) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(written.text).tolist())
 
 
 def _spans(tokenizer: Tokenizer, ids: Sequence[int], marks: Sequence[bool]) -> tuple[tuple[int, int], ...]:

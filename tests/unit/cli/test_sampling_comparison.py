@@ -2,12 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from pellucid.cli.generate import PresetName
-from pellucid.cli.options import StrategyName
 from pellucid.generate.sampling import PRESETS
 from pellucid.generate.strategies import STRATEGIES
 
@@ -18,8 +15,6 @@ FEW = (*COMPARE, "--strategy", "top_k", "--preset", "greedy", "--seeds", 2)
 
 
 def test_the_help_names_every_strategy_and_preset(cli):
-    assert get_args(StrategyName) == tuple(STRATEGIES)
-    assert get_args(PresetName) == tuple(PRESETS)
     words = " ".join(cli("sampling-comparison", "--help").out.split())
     assert ", ".join(STRATEGIES) in words
     assert ", ".join(PRESETS) in words
