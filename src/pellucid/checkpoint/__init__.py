@@ -1,6 +1,13 @@
 """A checkpoint is a directory that can be understood without us, verified by hashes, loaded without pickle."""
 
-from pellucid.checkpoint.layout import find_checkpoint, is_averaged, newest_run, newest_valid, verify
+from pellucid.checkpoint.layout import (
+    find_checkpoint,
+    is_averaged,
+    newest_run,
+    newest_valid,
+    verify,
+    weights_hash,
+)
 from pellucid.checkpoint.load import (
     Loaded,
     StoredState,
@@ -33,4 +40,5 @@ __all__ = [
     "save",
     "save_weights",
     "verify",
+    "weights_hash",
 ]

@@ -82,6 +82,11 @@ def _hashes(checkpoint: Path) -> dict[str, str]:
     return hashes
 
 
+def weights_hash(checkpoint: Path) -> str:
+    """The SHA-256 of the weights that `load` takes by default."""
+    return _hashes(checkpoint)[AVERAGED if is_averaged(checkpoint) else MODEL]
+
+
 def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of a run that is whole (None if there is none), and what is wrong with newer ones."""
     faults: list[str] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -56,11 +55,11 @@ def generate(
     """
     from pellucid import checkpoint
     from pellucid.config import from_tree, to_tree
+    from pellucid.generate.opening import open_writer
     from pellucid.generate.sampling import SamplingConfig
     from pellucid.generate.sampling import preset as sampling_preset
     from pellucid.generate.text import generate_text, printable
     from pellucid.runtime.device import choose_device
-    from pellucid.runtime.precision import DTYPES, choose_generation_format
 
     given = {
         "temperature": temperature,
@@ -75,10 +74,9 @@ def generate(
     console = message_console()
     path, why = checkpoint.find_checkpoint(target)
     chosen = choose_device(device)
-    number_format = choose_generation_format(dtype, chosen)
-    loaded = checkpoint.load(path, device=chosen.torch, is_verified=True)
-    loaded.model.to(DTYPES[number_format])
-    console.print(f"{why}; device {chosen.type} ({chosen.reason}), weights in {number_format}", style="dim")
+    writer = open_writer(path, chosen, dtype)
+    loaded = writer.loaded
+    console.print(f"{why}; device {chosen.type} ({chosen.reason}), {writer}", style="dim")
 
     def show(piece: str) -> None:
         sys.stdout.write(printable(piece) if sys.stdout.isatty() else piece)
@@ -105,7 +103,7 @@ def generate(
                 style="yellow",
             )
         if json:
-            print_json(asdict(result))
+            print_json(result.to_dict())
         else:
             show("\n")
             console.print(

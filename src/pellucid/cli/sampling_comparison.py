@@ -66,19 +66,17 @@ def sampling_comparison(
     """
     from pellucid import checkpoint
     from pellucid.generate.comparison import choices, compare_sampling
+    from pellucid.generate.opening import open_writer
     from pellucid.report.sampling import print_comparison, to_html
     from pellucid.runtime.device import choose_device
     from pellucid.runtime.files import write_atomic
-    from pellucid.runtime.precision import DTYPES, choose_generation_format
 
     named = choices(strategy or (), preset or ())
     console = message_console()
     path, why = checkpoint.find_checkpoint(target)
     chosen = choose_device(device)
-    number_format = choose_generation_format(dtype, chosen)
-    loaded = checkpoint.load(path, device=chosen.torch, is_verified=True)
-    loaded.model.to(DTYPES[number_format])
-    console.print(f"{why}; device {chosen.type} ({chosen.reason}), weights in {number_format}", style="dim")
+    writer = open_writer(path, chosen, dtype)
+    console.print(f"{why}; device {chosen.type} ({chosen.reason}), {writer}", style="dim")
     status, began = StatusLine(console, after_s=1.0), time.monotonic()
 
     def show(done: int, total: int) -> None:
@@ -86,8 +84,8 @@ def sampling_comparison(
         status.show(f"{done} of {total} texts, {left:,.0f} s left")
 
     comparison = compare_sampling(
-        loaded.model,
-        loaded.tokenizer,
+        writer.loaded.model,
+        writer.loaded.tokenizer,
         prompt,
         named,
         seeds=range(seed, seed + seeds),
@@ -97,7 +95,7 @@ def sampling_comparison(
     status.clear()
     if comparison.prompt_tokens_read < comparison.prompt_tokens:
         console.print(
-            f"the prompt has {comparison.prompt_tokens} tokens and the context {loaded.model.max_seq_len}: "
+            f"the prompt has {comparison.prompt_tokens} tokens and the context {writer.loaded.model.max_seq_len}: "
             f"only the last {comparison.prompt_tokens_read} were read",
             style="yellow",
         )
@@ -105,7 +103,7 @@ def sampling_comparison(
         write_atomic(html, to_html(comparison, model=str(path)))
         console.print(f"wrote {html}: open it in a browser")
     if json:
-        print_json({"checkpoint": str(path), "dtype": number_format, **comparison.to_dict()})
+        print_json({"checkpoint": str(path), "dtype": writer.form, **comparison.to_dict()})
     elif html is None:
         print_comparison(comparison, Console(highlight=False, markup=False))
     again = shlex.join(["pellucid", "generate", str(path)])

@@ -29,7 +29,7 @@ STRATEGIES: Mapping[str, Strategy] = {
         {"top_k": 50, "top_p": 0.95}, "a draw from the k likeliest ids, then of those by p"
     ),
     "min_p": Strategy({"min_p": 0.05}, "a draw from the ids at least p times as likely as the likeliest"),
-    "typical": Strategy({"typical_p": 0.95}, "a draw from the ids about as surprising as expected"),
+    "typical": Strategy({"typical_p": 0.9}, "a draw from the ids about as surprising as expected"),
     "repetition_penalty": Strategy(
         {"repetition_penalty": 1.2}, "a draw in which ids that the text already has are less likely"
     ),

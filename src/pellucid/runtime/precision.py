@@ -12,6 +12,9 @@ from pellucid.errors import ConfigError
 from pellucid.runtime.device import Device
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+_CACHED_BYTES = 64 * 2**20
+"""Weights in float32 up to which a model is small enough to be written with exactly as it was saved."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -75,11 +78,16 @@ def allow_tf32(precision: Precision) -> None:
     torch.set_float32_matmul_precision("high" if precision.tf32 else "highest")
 
 
-def choose_generation_format(wanted: PrecisionName, device: Device) -> Literal["fp32", "bf16", "fp16"]:
-    """The format of the weights while text is written: bf16 on GPUs that have it, else fp32.
+def choose_generation_format(
+    wanted: PrecisionName, device: Device, *, reads_narrow: bool, weight_bytes: int
+) -> Literal["fp32", "bf16", "fp16"]:
+    """The format of the weights while text is written.
 
-    One token at a time is bound by reading weights, and torch reads fp32 at twice the rate of bf16 on CPUs.
+    One token at a time is bound by reading weights. bf16 on GPUs that have it; on CPUs where they are read at the
+    rate of the memory (torch itself does not: `reads_narrow`) and are too many for the processor's caches. Else fp32.
     """
     if wanted != "auto":
         return wanted
-    return "bf16" if device.type == "cuda" and device.has_bf16 else "fp32"
+    if device.type == "cuda":
+        return "bf16" if device.has_bf16 else "fp32"
+    return "bf16" if device.type == "cpu" and reads_narrow and weight_bytes > _CACHED_BYTES else "fp32"

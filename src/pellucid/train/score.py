@@ -36,6 +36,22 @@ def score_checkpoint(
     prepared data was made with another tokenizer than the model's.
     """
     loaded = checkpoint.load(path, device=precision.device.torch)
+    return score_loaded(
+        loaded, precision=precision, data=data, split=split, seq_len=seq_len, max_tokens=max_tokens
+    )
+
+
+def score_loaded(
+    loaded: checkpoint.Loaded,
+    *,
+    precision: Precision,
+    data: Path | None = None,
+    split: Literal["val", "train"] = "val",
+    seq_len: int | None = None,
+    max_tokens: int | None = None,
+) -> tuple[str, Perplexity]:
+    """The same of a checkpoint that has been loaded, whose model may have been packed since."""
+    path = loaded.path
     if seq_len is not None and seq_len > loaded.model.max_seq_len:
         raise CheckpointError(
             f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from pellucid.generate.sampling import PRESETS
 from pellucid.generate.strategies import STRATEGIES
@@ -42,7 +43,7 @@ def test_the_terminal_shows_figures_and_texts(cli):
     assert re.search(r"^top_k( +\S+){9}$", outcome.out, re.MULTILINE)
     assert "seed 0" in outcome.out
     assert "every seed" in outcome.out
-    assert max(map(len, outcome.out.splitlines())) <= 80
+    assert max(map(cell_len, outcome.out.splitlines())) <= 80
     assert "(the run's best by validation loss); device cpu (no GPU found" in outcome.err
     assert "next: pellucid generate runs/mine/checkpoints/step-" in outcome.err.replace("\\", "/")
 

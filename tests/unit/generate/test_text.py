@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pellucid.config import Config
 from pellucid.errors import TokenizerError
+from pellucid.generate.engine import Options
 from pellucid.generate.sampling import PRESETS, SamplingConfig
 from pellucid.generate.text import generate_text, stream_text
 from pellucid.model import DecoderConfig, DecoderLM, Hidden, KVCache
@@ -264,7 +265,7 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused():
 def test_the_cache_dtype_is_passed_on():
     model = Script(b"a")
     once = GREEDY.model_copy(update={"max_new_tokens": 1})
-    generate_text(model, ByteTokenizer(), "x", once, cache_dtype=torch.bfloat16)
+    generate_text(model, ByteTokenizer(), "x", once, options=Options(cache_dtype=torch.bfloat16))
     assert model.cache_dtype == torch.bfloat16
 
 

@@ -84,21 +84,30 @@ def test_only_fp16_scales_gradients() -> None:
     assert scaler.is_enabled() == torch.cuda.is_available()
 
 
+MIB = 2**20
+
+
 @pytest.mark.parametrize(
-    ("wanted", "where", "name"),
+    ("wanted", "where", "reads_narrow", "weight_bytes", "name"),
     [
-        ("auto", CUDA, "bf16"),
-        ("auto", OLD_CUDA, "fp32"),
-        ("auto", CPU, "fp32"),
-        ("auto", OLD_CPU, "fp32"),
-        ("auto", MPS, "fp32"),
-        ("fp16", CPU, "fp16"),
-        ("bf16", MPS, "bf16"),
-        ("fp32", CUDA, "fp32"),
+        ("auto", CUDA, False, MIB, "bf16"),
+        ("auto", OLD_CUDA, False, 500 * MIB, "fp32"),
+        ("auto", CPU, True, 500 * MIB, "bf16"),
+        ("auto", CPU, True, 10 * MIB, "fp32"),  # in the processor's caches: exactly as it was saved
+        ("auto", CPU, False, 500 * MIB, "fp32"),
+        ("auto", OLD_CPU, False, 500 * MIB, "fp32"),
+        ("auto", MPS, False, 500 * MIB, "fp32"),
+        ("fp16", CPU, False, 500 * MIB, "fp16"),
+        ("bf16", MPS, False, MIB, "bf16"),
+        ("fp32", CUDA, False, 500 * MIB, "fp32"),
+        ("fp32", CPU, True, 500 * MIB, "fp32"),
     ],
 )
-def test_format_of_generation(wanted: PrecisionName, where: Device, name: str) -> None:
-    assert choose_generation_format(wanted, where) == name
+def test_format_of_generation(
+    wanted: PrecisionName, where: Device, reads_narrow: bool, weight_bytes: int, name: str
+) -> None:
+    found = choose_generation_format(wanted, where, reads_narrow=reads_narrow, weight_bytes=weight_bytes)
+    assert found == name
 
 
 def test_a_precision_is_a_value() -> None:

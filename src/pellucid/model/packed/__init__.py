@@ -6,24 +6,35 @@ between layers.
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from pellucid.model.embeddings import TokenEmbedding
 from pellucid.model.packed.formats import Quantised
 from pellucid.model.packed.layers import Format, PackedEmbedding, PackedLinear, PackedMatrix, bits_per_weight
 
 
-def pack(model: nn.Module, form: Format) -> None:
+def pack(model: nn.Module, form: Format, stored: Mapping[str, Tensor] | None = None) -> None:
     """Replace every linear layer and token table of a float32 model by a packed one, in place.
 
-    The model can be scored and sampled afterwards, not trained or saved.
+    The model can be scored and sampled afterwards, not trained or saved. stored: what `packed_tensors` gave of the
+    same model packed before, so that nothing is computed again.
     """
-    for module in list(model.modules()):
+    stored = stored or {}
+    for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
+            before = stored.get(f"{path}.{name}".lstrip("."))
             if isinstance(child, nn.Linear):
-                setattr(module, name, PackedLinear(child, form))
+                setattr(module, name, PackedLinear(child, form, before))
             elif isinstance(child, TokenEmbedding):
-                setattr(module, name, PackedEmbedding(child, form))
+                setattr(module, name, PackedEmbedding(child, form, before))
+
+
+def packed_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What the packed matrices of a model are stored as, by the names of their layers."""
+    modules = model.named_modules()
+    return {path.removesuffix(".packed"): m.data for path, m in modules if isinstance(m, PackedMatrix)}
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -40,5 +51,6 @@ __all__ = [
     "Quantised",
     "bits_per_weight",
     "pack",
+    "packed_tensors",
     "weight_bytes",
 ]

@@ -28,18 +28,18 @@ class PackedMatrix(nn.Module):
 
     Few rows of x are multiplied in float32, straight from the stored numbers. For many, as a prompt has, the
     matrix is taken in bf16 where the processor multiplies that, else in float32. A matrix whose columns are no
-    multiple of 32 cannot be quantised and stays bf16.
+    multiple of 32 cannot be quantised and stays bf16. `stored` is what an earlier one had as `data`.
     """
 
     data: Tensor
 
-    def __init__(self, matrix: Float[Tensor, "n k"], form: Format) -> None:
+    def __init__(self, matrix: Float[Tensor, "n k"], form: Format, stored: Tensor | None = None) -> None:
         super().__init__()
         self.rows, self.columns = matrix.shape
         if form in BITS and self.columns % GROUP:
             form = "bf16"
         self.form: Format = form
-        self.register_buffer("data", _stored(matrix.detach(), form))
+        self.register_buffer("data", _stored(matrix.detach(), form) if stored is None else stored)
         self._number = native.FORMATS[form]
         self._is_native = self.columns % 16 == 0
         self._wide = torch.bfloat16 if cpu_has_bf16() else torch.float32
@@ -85,9 +85,9 @@ class PackedMatrix(nn.Module):
 class PackedLinear(nn.Module):
     """x · Wᵀ + bias, with W packed. Input [..., in], output [..., out]."""
 
-    def __init__(self, linear: nn.Linear, form: Format) -> None:
+    def __init__(self, linear: nn.Linear, form: Format, stored: Tensor | None = None) -> None:
         super().__init__()
-        self.packed = PackedMatrix(linear.weight, form)
+        self.packed = PackedMatrix(linear.weight, form, stored)
         bias = cast(Tensor | None, linear.bias)
         self.bias = None if bias is None else nn.Parameter(bias.detach().float(), requires_grad=False)
 
@@ -98,16 +98,16 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
         y = self.packed(x)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
 class PackedEmbedding(TokenEmbedding):
     """A token table, packed: rows for ids, and as a tied head the logits of states."""
 
-    def __init__(self, embedding: TokenEmbedding, form: Format) -> None:
+    def __init__(self, embedding: TokenEmbedding, form: Format, stored: Tensor | None = None) -> None:
         nn.Module.__init__(self)
         self.factor = embedding.factor
-        self.packed = PackedMatrix(embedding.table, form)
+        self.packed = PackedMatrix(embedding.table, form, stored)
 
     @property
     def table(self) -> Float[Tensor, "V D"]:

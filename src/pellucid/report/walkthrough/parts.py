@@ -27,7 +27,7 @@ def parts_section(subject: Subject) -> Section:
     all_parameters = sum(parameter.numel() for parameter in model.parameters())
     all_work = flops[""]
     head = "head" if model.output is not None else "head (the token table)"
-    work[head] = all_work - sum(work.values())  # what the pass did outside its blocks
+    work[head] = work.get(head, 0) + all_work - sum(work.values())  # what the pass did outside all parts
     parameters.setdefault(head, 0)
 
     def row(part: str, count: int, done: int) -> tuple[str, ...]:
