@@ -59,7 +59,11 @@ class Process:
                 stderr=said,
                 encoding="utf-8",
             )
-        self.weight_bytes: int = self._read()["weight_bytes"]
+        try:
+            self.weight_bytes: int = self._read()["weight_bytes"]
+        except ProcessError:
+            self.close()
+            raise
 
     def write(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
         """The answer of worker.py."""
@@ -68,7 +72,7 @@ class Process:
             self._process.stdin.write(json.dumps({"prompts": prompts, "count": count}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # what it died of is read below
+            pass  # what it died of is read by what follows
         return self._read()
 
     def close(self) -> None:
