@@ -23,12 +23,9 @@ The exit status is 1 if something that is installed could not be measured.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -37,11 +34,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from faults import what_happened
+from machine import describe_machine, is_installed
 from pellucid.cli.main import SPIN_COUNT
 
 PEERS = Path(__file__).parent / "peers" / "training.py"
@@ -181,21 +179,6 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[str, str | Non
     return "", f"status {done.returncode}: {what_happened(done.stderr)}"
 
 
-def what_happened(stderr: str) -> str:
-    """The line that names the error: the one under the last traceback, or our command's own; else the last.
-
-    torch's compiler says more after it, ending with a hint about its environment variables.
-    """
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    starts = [index for index, line in enumerate(lines) if line.startswith("Traceback ")]
-    if starts:
-        after = [line for line in lines[starts[-1] + 1 :] if not line[0].isspace()]
-        # "backend='inductor' raised:" has what was raised in the next line
-        return " ".join(after[: 2 if after[0].endswith(":") else 1]) if after else lines[-1]
-    ours = [line for line in lines if line.startswith("error: ")]
-    return (ours or lines or ["it said nothing"])[-1]
-
-
 def measure_peaks_here(device_name: str) -> None:
     """Print what matrix products reach at most, dtype → shape → FLOP/s."""
     import torch
@@ -270,7 +253,7 @@ class Benchmark:
         fastest = {dtype: max(of_shape.values()) for dtype, of_shape in by_shape.items()}
         base = self.turns.get(self.base) if self.base else None
         return {
-            "machine": describe_machine(self.options.threads) | {"load_by_round": self.load},
+            "machine": describe_machine(self.options.threads, LIBRARIES) | {"load_by_round": self.load},
             "settings": {
                 "size": self.options.size,
                 **self.size.shape,
@@ -295,10 +278,6 @@ class Benchmark:
             ],
             "not_measured": self.absent | self.failed,
         }
-
-
-def is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def summarise(
@@ -336,34 +315,6 @@ def summarise(
         "last_loss": one["last_loss"],
         "is_sane": all(math.isfinite(t["last_loss"]) and t["last_loss"] <= t["first_loss"] for t in turns),
     }
-
-
-def describe_machine(threads: int) -> Result:
-    """What the numbers depend on besides the code."""
-    model, flags = platform.processor(), []
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-        found = {key.strip(): value.strip() for key, value in fields.items()}
-        model = found.get("model name", model)
-        flags = [f for f in found.get("flags", "").split() if f.startswith(("amx", "avx"))]
-    return {
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "cpu": model,
-        "cpu_flags": flags,
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "libraries": {name: version_of(name) for name in LIBRARIES},
-    }
-
-
-def version_of(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def draw(report: Result) -> Table:

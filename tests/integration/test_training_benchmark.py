@@ -86,8 +86,9 @@ def test_the_benchmark_gives_rows_with_ratios_to_the_base(tmp_path):
 
 
 @pytest.fixture
-def benchmark():
+def benchmark(monkeypatch):
     """train.py, which is a script."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
     spec = importlib.util.spec_from_file_location("benchmark_train", BENCHMARKS / "train.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for it

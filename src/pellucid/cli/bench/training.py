@@ -27,21 +27,11 @@ if TYPE_CHECKING:
 
 DEFAULT = ("tinystories-22m", "train.batch_tokens=2048")
 
-group = typer.Typer(
-    help="Measure this project's speed here; benchmarks/ sets others beside it.", no_args_is_help=True
-)
+
+def register(group: typer.Typer) -> None:
+    group.command("train", epilog=PRESETS_HELP)(train)
 
 
-@group.callback()
-def bench() -> None:
-    """Keeps `train` a command of its own while it is the only one."""
-
-
-def register(app: typer.Typer) -> None:
-    app.add_typer(group, name="bench")
-
-
-@group.command(epilog=PRESETS_HELP)
 def train(
     words: Words = None,
     config_file: ConfigFile = None,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pellucid.cli import bench
+from pellucid.cli.bench import training
 from pellucid.errors import TrainingError
 from pellucid.experiments.bench import apart, peak
 
@@ -22,7 +22,7 @@ def test_one_row_is_one_json_object(cli, tiny):
 
 
 def test_a_file_alone_is_what_is_measured(cli, tiny, workdir, monkeypatch):
-    monkeypatch.setattr(bench, "DEFAULT", ("debug", "train.batch_tokens=256"))
+    monkeypatch.setattr(training, "DEFAULT", ("debug", "train.batch_tokens=256"))
     (workdir / "mine.toml").write_text(cli("config", *tiny, "train.batch_tokens=64").out)
     words = ("--config", "mine.toml", "--only", "training", "--steps", 1, "--json")
     (row,) = cli("bench", "train", *words).json["rows"]
