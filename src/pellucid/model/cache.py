@@ -110,7 +110,7 @@ class KVCache:
         The length itself moves once for all layers, by `advance`. Raises ValueError when the cache is full,
         or when its rows are not those of the input.
         """
-        self._require_room(keys.shape[0], keys.shape[2])
+        self.require_room(keys.shape[0], keys.shape[2])
         end = self.length + keys.shape[2]
         self.keys[layer, :, :, self.length : end] = keys
         self.values[layer, :, :, self.length : end] = values
@@ -130,7 +130,7 @@ class KVCache:
         Call `note_places` before. What was cached without a document belongs to document 0.
         """
         assert self.positions is not None
-        self._require_room(*positions.shape)
+        self.require_room(*positions.shape)
         end = self.length + positions.shape[1]
         self.positions[:, self.length : end] = positions
         if documents is not None:
@@ -160,7 +160,7 @@ class KVCache:
         """Begin every row of an empty cache with what another row has read."""
         if self.length:
             raise ValueError(f"the cache already holds {self.length} positions; crop it to 0 first")
-        self._require_room(self.keys.shape[1], prefix.length)
+        self.require_room(self.keys.shape[1], prefix.length)
         self.keys[:, :, :, : prefix.length] = prefix.keys[:, None]
         self.values[:, :, :, : prefix.length] = prefix.values[:, None]
         self.length = prefix.length
@@ -196,7 +196,8 @@ class KVCache:
             to[:, :, start : self.length] = layer[:, :, start : self.length].index_select(0, index)
         return moved
 
-    def _require_room(self, rows: int, new: int) -> None:
+    def require_room(self, rows: int, new: int) -> None:
+        """Raise ValueError unless `new` positions of so many rows can be appended."""
         if rows != self.keys.shape[1]:
             raise ValueError(
                 f"the cache holds {self.keys.shape[1]} rows and the input has {rows}; "

@@ -21,6 +21,7 @@ from pellucid.model.interface import Hidden, Recompute
 from pellucid.model.kernels import AttentionContext, block_mask, wants_blocks
 from pellucid.model.masks import Mask
 from pellucid.model.norms import NormConfig, RMSNormConfig
+from pellucid.model.one_position import run_blocks
 from pellucid.model.places import Places
 from pellucid.model.positions import Angles, Position, PositionConfig, RotaryPositionConfig
 
@@ -180,7 +181,12 @@ def run_stack(
     x = drop(x, parts.dropout.now(training=training))
     contexts = _contexts(parts, config, x, places, mask, training)
     auxiliary: dict[str, tuple[Tensor, Tensor]] = {}
-    for layer, block in enumerate(parts.blocks):
+    stepped = None
+    if cache is not None:
+        stepped = run_blocks(parts, config.attention, x, contexts, source_context, cache)
+    if stepped is not None:
+        x = stepped
+    for layer, block in enumerate(parts.blocks if stepped is None else ()):
         run = partial(_CHECKPOINTS[recompute], block) if recompute != "none" else block
         x, added = run(
             x,

@@ -7,7 +7,7 @@ float32, and gives equal rows equal results whatever batch they come in.
 
 from __future__ import annotations
 
-from ctypes import c_float, c_int, c_int64, c_void_p
+from ctypes import POINTER, byref, c_float, c_int, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from pellucid.model.native.blocks import Blocks
 from pellucid.runtime.native import Built, build
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -30,6 +31,7 @@ _ARGUMENTS = {
     "unpack_matrix": [c_int, c_void_p, c_void_p, c_int, c_int64, c_int64],
     "attend_one": [c_int, *[c_void_p] * 7, *[c_int64] * 9, c_float, c_float],
     "rms_norm": [c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float],
+    "run_blocks": [POINTER(Blocks)],
 }
 
 
@@ -136,6 +138,11 @@ def rms_norm(x: Float[Tensor, "*rows D"], gain: Float[Tensor, " D"], eps: float)
     d = x.shape[-1]
     _library().rms_norm(x.data_ptr(), gain.data_ptr(), y.data_ptr(), x.numel() // d, d, eps)
     return y
+
+
+def run_blocks(blocks: Blocks) -> None:
+    """All blocks of a decoder for one new position a row (see `pellucid.model.one_position`)."""
+    _library().run_blocks(byref(blocks))
 
 
 @cache

@@ -8,6 +8,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 using Floats = float __attribute__((vector_size(64)));     // 16 numbers
 using Words = uint32_t __attribute__((vector_size(64)));
@@ -40,18 +43,35 @@ struct BF16 {
     using Stored = uint16_t;
     static Floats read(const uint16_t *p) { return (Floats)(widen(load<Halves>(p)) << 16); }
 };
-struct F16 {  // the exponent moves by a product, which also makes subnormal numbers normal ones
+struct F16 {
     using Stored = uint16_t;
     static Floats read(const uint16_t *p) {
+#if defined(__AVX512F__)
+        return (Floats)_mm512_cvtph_ps((__m256i)load<Halves>(p));
+#endif
+        // The exponent moves by a product, which also makes subnormal numbers normal ones.
         Words bits = widen(load<Halves>(p));
         Floats size = (Floats)((bits & 0x7fff) << 13) * 0x1p112f;
         return (Floats)((Words)size | ((bits & 0x8000) << 16));
     }
 };
 
-// y[m, i] = Σ_j x[m, j] w[i, j] for R rows of the matrix and M rows of x: what is read once serves R · M products.
+// A matrix w [n, k], and what is added to its products: n numbers, or null.
+struct Matrix {
+    const void *numbers;
+    const float *bias;
+    int64_t format, n, k;
+};
+
+static inline void put(float *y, float value, const float *bias, bool adds) {
+    if (bias) value += *bias;
+    *y = adds ? *y + value : value;
+}
+
+// y[m, i] (+)= Σ_j x[m, j] w[i, j] for R rows of the matrix and M rows of x: what is read once serves R · M products.
 template <class Format, int R, int M>
-static inline void tile(const typename Format::Stored *w, const float *x, float *y, int64_t n, int64_t k) {
+static inline void tile(const typename Format::Stored *w, const float *bias, const float *x, float *y, int64_t n,
+                        int64_t k, bool adds) {
     Floats total[R][M] = {};
     for (int64_t j = 0; j < k; j += LANES) {
 #pragma GCC unroll 4
@@ -66,21 +86,27 @@ static inline void tile(const typename Format::Stored *w, const float *x, float 
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int m = 0; m < M; m++) y[m * n + r] = sum(total[r][m]);
+        for (int m = 0; m < M; m++) put(y + m * n + r, sum(total[r][m]), bias ? bias + r : nullptr, adds);
 }
 
 template <class Format, int R>
-static inline void rows(const typename Format::Stored *w, const float *x, float *y, int64_t m, int64_t n, int64_t k) {
-    for (; m >= 4; m -= 4, x += 4 * k, y += 4 * n) tile<Format, R, 4>(w, x, y, n, k);
-    for (; m >= 1; m -= 1, x += k, y += n) tile<Format, R, 1>(w, x, y, n, k);
+static inline void rows(const Matrix &w, int64_t first, const float *x, float *y, int64_t m, bool adds) {
+    int64_t n = w.n, k = w.k;
+    auto *numbers = static_cast<const typename Format::Stored *>(w.numbers) + first * k;
+    const float *bias = w.bias ? w.bias + first : nullptr;
+    for (y += first; m >= 4; m -= 4, x += 4 * k, y += 4 * n) tile<Format, R, 4>(numbers, bias, x, y, n, k, adds);
+    for (; m >= 1; m -= 1, x += k, y += n) tile<Format, R, 1>(numbers, bias, x, y, n, k, adds);
 }
 
-template <class Format> static void dense(const void *weight, const float *x, float *y, int64_t m, int64_t n, int64_t k) {
-    auto *w = static_cast<const typename Format::Stored *>(weight);
-    int64_t tiles = n / 4;
-#pragma omp parallel for schedule(static) if (n * k > 20000)
-    for (int64_t t = 0; t < tiles; t++) rows<Format, 4>(w + 4 * t * k, x, y + 4 * t, m, n, k);
-    for (int64_t i = 4 * tiles; i < n; i++) rows<Format, 1>(w + i * k, x, y + i, m, n, k);
+template <class Format> static void dense(const Matrix &w, const float *x, float *y, int64_t m, bool adds) {
+    int64_t tiles = (w.n + 3) / 4;
+#pragma omp for schedule(static) nowait
+    for (int64_t t = 0; t < tiles; t++) {
+        if (4 * t + 4 <= w.n)
+            rows<Format, 4>(w, 4 * t, x, y, m, adds);
+        else
+            for (int64_t i = 4 * t; i < w.n; i++) rows<Format, 1>(w, i, x, y, m, adds);
+    }
 }
 
 // Quantised matrices lie in panels of 16 rows, a row in each lane. A group is 32 columns of a panel: 16 scales in
@@ -88,48 +114,63 @@ template <class Format> static void dense(const void *weight, const float *x, fl
 template <int BITS> struct Panel {
     static constexpr int PER_WORD = 32 / BITS;
     static constexpr int64_t BYTES = 2 * LANES + GROUP * LANES * BITS / 8;
-    static Floats column(Ints words, int c) {
-        return floats((words << (32 - BITS - BITS * c)) >> (32 - BITS));
+    static Floats column(const uint8_t *group, int c) {
+        Words words = load<Words>(group + 2 * LANES + 4 * LANES * (c / PER_WORD));
+        int lowest = BITS * (c % PER_WORD);
+#if defined(__AVX512F__)
+        if (BITS == 4) {  // by a table, which is looked up by the lowest 4 bits alone
+            const Floats table = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+            return (Floats)_mm512_permutexvar_ps((__m512i)(words >> lowest), (__m512)table);
+        }
+#endif
+        return floats((Ints)(words << (32 - BITS - lowest)) >> (32 - BITS));
     }
 };
 
 template <int BITS, int M>
-static inline void panel(const uint8_t *w, const float *x, float *y, int64_t n, int64_t k, int64_t wanted) {
-    using P = Panel<BITS>;
+static inline void panel(const uint8_t *w, const float *bias, const float *x, float *y, int64_t n, int64_t k,
+                         int64_t wanted, bool adds) {
     Floats total[M] = {};
-    for (int64_t j = 0; j < k; j += GROUP, w += P::BYTES) {
+    for (int64_t j = 0; j < k; j += GROUP, w += Panel<BITS>::BYTES) {
         Floats part[M][2] = {};  // two chains of sums, since each waits for its last
+#pragma GCC unroll 32
+        for (int c = 0; c < GROUP; c++) {
+            if (c % Panel<BITS>::PER_WORD == 0) __builtin_prefetch(w + 2048 + c * LANES * BITS / 8);
+            Floats weights = Panel<BITS>::column(w, c);
 #pragma GCC unroll 8
-        for (int64_t c = 0; c < GROUP; c += P::PER_WORD) {
-            const uint8_t *p = w + 2 * LANES + c / P::PER_WORD * 64;
-            __builtin_prefetch(p + 2048);
-            Ints words = load<Ints>(p);
-#pragma GCC unroll 8
-            for (int i = 0; i < P::PER_WORD; i++) {
-                Floats weights = P::column(words, i);
-#pragma GCC unroll 8
-                for (int m = 0; m < M; m++) part[m][i & 1] += weights * x[m * k + j + c + i];
-            }
+            for (int m = 0; m < M; m++) part[m][c & 1] += weights * x[m * k + j + c];
         }
         Floats scale = F16::read(reinterpret_cast<const uint16_t *>(w));
 #pragma GCC unroll 8
         for (int m = 0; m < M; m++) total[m] += (part[m][0] + part[m][1]) * scale;
     }
-#pragma GCC unroll 8
-    for (int m = 0; m < M; m++) memcpy(y + m * n, &total[m], wanted * sizeof(float));
+    for (int m = 0; m < M; m++)
+        for (int64_t r = 0; r < wanted; r++) put(y + m * n + r, total[m][r], bias ? bias + r : nullptr, adds);
 }
 
-template <int BITS>
-static void quantised(const void *weight, const float *x, float *y, int64_t m, int64_t n, int64_t k) {
-    auto *w = static_cast<const uint8_t *>(weight);
-    int64_t panels = (n + LANES - 1) / LANES, bytes = k / GROUP * Panel<BITS>::BYTES;
-#pragma omp parallel for schedule(static) if (n * k > 20000)
+template <int BITS> static void quantised(const Matrix &w, const float *x, float *y, int64_t m, bool adds) {
+    int64_t n = w.n, k = w.k, panels = (n + LANES - 1) / LANES, bytes = k / GROUP * Panel<BITS>::BYTES;
+#pragma omp for schedule(static) nowait
     for (int64_t p = 0; p < panels; p++) {
-        int64_t wanted = n - LANES * p < LANES ? n - LANES * p : LANES, done = 0;
-        const uint8_t *from = w + p * bytes;
-        float *to = y + LANES * p;
-        for (; m - done >= 4; done += 4) panel<BITS, 4>(from, x + done * k, to + done * n, n, k, wanted);
-        for (; m - done >= 1; done += 1) panel<BITS, 1>(from, x + done * k, to + done * n, n, k, wanted);
+        int64_t first = LANES * p, wanted = n - first < LANES ? n - first : LANES, done = 0;
+        auto *from = static_cast<const uint8_t *>(w.numbers) + p * bytes;
+        const float *bias = w.bias ? w.bias + first : nullptr;
+        float *to = y + first;
+        for (; m - done >= 4; done += 4) panel<BITS, 4>(from, bias, x + done * k, to + done * n, n, k, wanted, adds);
+        for (; m - done >= 1; done += 1) panel<BITS, 1>(from, bias, x + done * k, to + done * n, n, k, wanted, adds);
+    }
+}
+
+enum Formats { FLOAT32, BFLOAT16, FLOAT16, INT8, INT4 };
+
+// y [m, n] (+)= x [m, k] · wᵀ + bias, shared out among the threads of a parallel region; none waits for the others.
+static void multiply(const Matrix &w, const float *x, float *y, int64_t m, bool adds = false) {
+    switch (w.format) {
+        case FLOAT32: return dense<F32>(w, x, y, m, adds);
+        case BFLOAT16: return dense<BF16>(w, x, y, m, adds);
+        case FLOAT16: return dense<F16>(w, x, y, m, adds);
+        case INT8: return quantised<8>(w, x, y, m, adds);
+        case INT4: return quantised<4>(w, x, y, m, adds);
     }
 }
 
@@ -138,7 +179,7 @@ static inline void store(float *to, float value) { *to = value; }
 static inline void store(uint16_t *to, float value) {  // to the nearest, ties to even
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    *to = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    *to = value != value ? 0x7fc0 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 template <int BITS, class Number> static void unpack(const uint8_t *w, Number *y, int64_t n, int64_t k) {
@@ -148,65 +189,244 @@ template <int BITS, class Number> static void unpack(const uint8_t *w, Number *y
         const uint8_t *from = w + first / LANES * (k / GROUP) * P::BYTES;
         for (int64_t j = 0; j < k; j += GROUP, from += P::BYTES) {
             Floats scale = F16::read(reinterpret_cast<const uint16_t *>(from)), column[GROUP];
-            for (int c = 0; c < GROUP; c++)
-                column[c] = P::column(load<Ints>(from + 2 * LANES + c / P::PER_WORD * 64), c % P::PER_WORD) * scale;
+            for (int c = 0; c < GROUP; c++) column[c] = P::column(from, c) * scale;
             for (int64_t row = first; row < n && row < first + LANES; row++)
                 for (int c = 0; c < GROUP; c++) store(y + row * k + j + c, column[c][row - first]);
         }
     }
 }
 
-// Single-query attention: y = Σ_s softmax_s(cap(q·k_s · scale) + bias_s) v_s, for each query head.
+// Attention of one query head: y = Σ_s softmax_s(cap(q·k_s · scale) + bias_s) v_s. seen and bias may be null.
 template <class Format>
-static void attend(const float *q, const typename Format::Stored *keys, const typename Format::Stored *values,
-                   const uint8_t *seen, const float *bias, float *scores, float *y, int64_t batch, int64_t heads,
-                   int64_t kv_heads, int64_t length, int64_t e, int64_t row_stride, int64_t head_stride,
-                   int64_t seen_stride, int64_t bias_stride, float scale, float softcap) {
-    int64_t group = heads / kv_heads;
-#pragma omp parallel for collapse(2) schedule(static) if (batch * heads * length * e > 100000)
-    for (int64_t b = 0; b < batch; b++)
-        for (int64_t h = 0; h < heads; h++) {
-            auto *k = keys + b * row_stride + h / group * head_stride;
-            auto *v = values + b * row_stride + h / group * head_stride;
-            const float *query = q + (b * heads + h) * e;
-            float *score = scores + (b * heads + h) * length, *out = y + (b * heads + h) * e;
-            float largest = -INFINITY;
-            for (int64_t s = 0; s < length; s++) {
-                Floats dot = {};
-                for (int64_t i = 0; i < e; i += LANES) dot += load<Floats>(query + i) * Format::read(k + s * e + i);
-                float z = sum(dot) * scale;
-                if (softcap > 0) z = softcap * tanhf(z / softcap);
-                if (bias) z += bias[b * bias_stride + h * length + s];
-                if (seen && !seen[b * seen_stride + s]) z = -INFINITY;
-                score[s] = z;
-                if (!(z <= largest)) largest = z;  // so that NaN goes on
+static void attend_head(const float *q, const typename Format::Stored *k, const typename Format::Stored *v,
+                        const uint8_t *seen, const float *bias, float *score, float *y, int64_t length, int64_t e,
+                        float scale, float softcap) {
+    float largest = -INFINITY;
+    for (int64_t s = 0; s < length; s++) {
+        Floats dot = {};
+        for (int64_t i = 0; i < e; i += LANES) dot += load<Floats>(q + i) * Format::read(k + s * e + i);
+        float z = sum(dot) * scale;
+        if (softcap > 0) z = softcap * tanhf(z / softcap);
+        if (bias) z += bias[s];
+        if (seen && !seen[s]) z = -INFINITY;
+        score[s] = z;
+        if (!(z <= largest)) largest = z;  // so that NaN goes on
+    }
+    memset(y, 0, e * sizeof(float));
+    if (largest == -INFINITY) return;  // it sees nothing
+    float weight = 0;
+    for (int64_t s = 0; s < length; s++) weight += score[s] = expf(score[s] - largest);
+    for (int64_t i = 0; i < e; i += LANES) {
+        Floats mixed = {};
+        for (int64_t s = 0; s < length; s++) mixed += Format::read(v + s * e + i) * score[s];
+        mixed /= weight;
+        memcpy(y + i, &mixed, sizeof mixed);
+    }
+}
+
+// Norms of vectors of d numbers; d is a multiple of 16.
+enum NormKinds { NO_NORM, RMS_NORM, LAYER_NORM };
+
+struct Norm {
+    const float *gain, *bias;  // bias may be null
+    int64_t kind;
+    double eps;
+};
+
+static void normalise_one(const Norm &norm, const float *x, float *y, int64_t d) {
+    if (norm.kind == NO_NORM) {
+        if (y != x) memcpy(y, x, d * sizeof(float));
+        return;
+    }
+    Floats all = {}, squares = {};
+    float mean = 0;
+    if (norm.kind == LAYER_NORM) {
+        for (int64_t i = 0; i < d; i += LANES) all += load<Floats>(x + i);
+        mean = sum(all) / d;
+    }
+    for (int64_t i = 0; i < d; i += LANES) {
+        Floats from_mean = load<Floats>(x + i) - mean;
+        squares += from_mean * from_mean;
+    }
+    float factor = 1 / sqrtf(sum(squares) / d + static_cast<float>(norm.eps));
+    for (int64_t i = 0; i < d; i++) y[i] = (x[i] - mean) * factor * norm.gain[i] + (norm.bias ? norm.bias[i] : 0);
+}
+
+static void normalise(const Norm &norm, const float *x, float *y, int64_t m, int64_t d) {
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < m; r++) normalise_one(norm, x + r * d, y + r * d, d);
+}
+
+// All blocks of a decoder, for one new position of each of m rows.
+enum Activations { SILU, GELU, GELU_TANH, RELU, RELU2 };
+
+struct Layer {
+    Norm attention_norm, query_norm, key_norm, attention_out_norm;
+    Norm cross_norm, cross_query_norm, cross_out_norm, feed_norm, feed_out_norm;
+    Matrix query, key, value, output, cross_query, cross_output;  // without numbers: no source is read
+    Matrix gate, up, down;  // gate without numbers: an MLP that has none
+    int64_t activation;
+    double scale, softcap;
+};
+
+struct Blocks {
+    const Layer *layers;
+    int64_t num_layers, rows, d, heads, kv_heads, e, d_ff;
+    void *keys, *values;  // [layers, rows, kv_heads, max_length, e]
+    int64_t cache_format, max_length, length;  // length: of what is cached before
+    const float *cosines, *sines;  // of `turning` features of a head, each row's own or the same for all (stride 0)
+    int64_t turning, angle_stride;
+    const uint8_t *const *seen;  // of every layer [rows or 1, length + 1], or null
+    const float *bias;  // [rows or 1, heads, length + 1], or null
+    int64_t seen_stride, bias_stride;
+    const void *source_keys, *source_values;  // [layers, rows, kv_heads, source_length, e]
+    const uint8_t *source_seen;  // [rows or 1, source_length], or null
+    int64_t source_length, source_seen_stride;
+    float *x, *scratch;  // x [rows, d] becomes the result
+};
+
+static inline float activate(int64_t kind, float x) {
+    switch (kind) {
+        case SILU: return x / (1 + expf(-x));
+        case GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
+        case GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
+        case RELU: return x > 0 ? x : x != x ? x : 0;
+        default: return x > 0 ? x * x : x != x ? x : 0;
+    }
+}
+
+static inline void rotate(float *head, const float *cosine, const float *sine, int64_t turning) {
+    int64_t half = turning / 2;
+    for (int64_t i = 0; i < half; i++) {
+        float a = head[i], b = head[i + half];
+        head[i] = a * cosine[i] - b * sine[i];
+        head[i + half] = b * cosine[i + half] + a * sine[i + half];
+    }
+}
+
+// What the blocks write between x and x: every thread cuts it in the same way.
+struct Scratch {
+    float *h, *q, *k, *v, *mixed, *gate, *up, *scores;
+    explicit Scratch(const Blocks &b) {
+        float *next = b.scratch;
+        auto take = [&](int64_t width) {
+            float *taken = next;
+            next += b.rows * width;
+            return taken;
+        };
+        h = take(b.d), q = take(b.heads * b.e), k = take(b.kv_heads * b.e), v = take(b.kv_heads * b.e);
+        mixed = take(b.heads * b.e), gate = take(b.d_ff), up = take(b.d_ff), scores = take(b.heads * scores_of_a_head(b));
+    }
+    static int64_t scores_of_a_head(const Blocks &b) {
+        return b.max_length > b.source_length ? b.max_length : b.source_length;
+    }
+};
+
+// Turn the new keys and queries, write keys and values into the cache, attend.
+template <class Format> static void attend_cached(const Blocks &b, const Layer &layer, int64_t number, Scratch s) {
+    int64_t group = b.heads / b.kv_heads, e = b.e, now = b.length + 1;
+    const uint8_t *seen = b.seen[number];
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t r = 0; r < b.rows; r++)
+        for (int64_t kv = 0; kv < b.kv_heads; kv++) {
+            int64_t from = ((number * b.rows + r) * b.kv_heads + kv) * b.max_length * e;
+            auto *keys = static_cast<typename Format::Stored *>(b.keys) + from;
+            auto *values = static_cast<typename Format::Stored *>(b.values) + from;
+            const float *cosine = b.cosines + r * b.angle_stride, *sine = b.sines + r * b.angle_stride;
+            float *key = s.k + (r * b.kv_heads + kv) * e, *value = s.v + (r * b.kv_heads + kv) * e;
+            normalise_one(layer.key_norm, key, key, e);
+            rotate(key, cosine, sine, b.turning);
+            for (int64_t i = 0; i < e; i++) {
+                store(keys + b.length * e + i, key[i]);
+                store(values + b.length * e + i, value[i]);
             }
-            memset(out, 0, e * sizeof(float));
-            if (largest == -INFINITY) continue;  // it sees nothing
-            float weight = 0;
-            for (int64_t s = 0; s < length; s++) weight += score[s] = expf(score[s] - largest);
-            for (int64_t i = 0; i < e; i += LANES) {
-                Floats mixed = {};
-                for (int64_t s = 0; s < length; s++) mixed += Format::read(v + s * e + i) * score[s];
-                mixed /= weight;
-                memcpy(out + i, &mixed, sizeof mixed);
+            for (int64_t head = kv * group; head < (kv + 1) * group; head++) {
+                int64_t place = r * b.heads + head;
+                float *query = s.q + place * e;
+                normalise_one(layer.query_norm, query, query, e);
+                rotate(query, cosine, sine, b.turning);
+                attend_head<Format>(query, keys, values, seen ? seen + r * b.seen_stride : nullptr,
+                                    b.bias ? b.bias + r * b.bias_stride + head * now : nullptr,
+                                    s.scores + place * Scratch::scores_of_a_head(b), s.mixed + place * e, now, e, layer.scale,
+                                    layer.softcap);
             }
         }
 }
 
-extern "C" {
+// Attend to the source, whose keys and values are there since before the first position.
+template <class Format> static void attend_source(const Blocks &b, const Layer &layer, int64_t number, Scratch s) {
+    int64_t group = b.heads / b.kv_heads, e = b.e;
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t r = 0; r < b.rows; r++)
+        for (int64_t head = 0; head < b.heads; head++) {
+            int64_t from = ((number * b.rows + r) * b.kv_heads + head / group) * b.source_length * e;
+            int64_t place = r * b.heads + head;
+            normalise_one(layer.cross_query_norm, s.q + place * e, s.q + place * e, e);
+            attend_head<Format>(s.q + place * e, static_cast<const typename Format::Stored *>(b.source_keys) + from,
+                                static_cast<const typename Format::Stored *>(b.source_values) + from,
+                                b.source_seen ? b.source_seen + r * b.source_seen_stride : nullptr, nullptr,
+                                s.scores + place * Scratch::scores_of_a_head(b), s.mixed + place * e,
+                                b.source_length, e, layer.scale, layer.softcap);
+        }
+}
 
-enum Formats { FLOAT32, BFLOAT16, FLOAT16, INT8, INT4 };
+// x += norm(in · wᵀ + bias): the end of a branch.
+static void leave(const Blocks &b, const Matrix &w, const Norm &norm, const float *in, float *y) {
+    if (norm.kind == NO_NORM) {
+        multiply(w, in, b.x, b.rows, true);
+#pragma omp barrier
+        return;
+    }
+    multiply(w, in, y, b.rows);
+#pragma omp barrier
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < b.rows; r++) {
+        normalise_one(norm, y + r * b.d, y + r * b.d, b.d);
+        for (int64_t i = 0; i < b.d; i++) b.x[r * b.d + i] += y[r * b.d + i];
+    }
+}
+
+static void run_block(const Blocks &b, int64_t number) {
+    const Layer &layer = b.layers[number];
+    Scratch s(b);
+    normalise(layer.attention_norm, b.x, s.h, b.rows, b.d);
+    multiply(layer.query, s.h, s.q, b.rows);
+    multiply(layer.key, s.h, s.k, b.rows);
+    multiply(layer.value, s.h, s.v, b.rows);
+#pragma omp barrier
+    if (b.cache_format == FLOAT32)
+        attend_cached<F32>(b, layer, number, s);
+    else
+        attend_cached<BF16>(b, layer, number, s);
+    leave(b, layer.output, layer.attention_out_norm, s.mixed, s.h);
+    if (layer.cross_query.numbers) {
+        normalise(layer.cross_norm, b.x, s.h, b.rows, b.d);
+        multiply(layer.cross_query, s.h, s.q, b.rows);
+#pragma omp barrier
+        if (b.cache_format == FLOAT32)
+            attend_source<F32>(b, layer, number, s);
+        else
+            attend_source<BF16>(b, layer, number, s);
+        leave(b, layer.cross_output, layer.cross_out_norm, s.mixed, s.h);
+    }
+    normalise(layer.feed_norm, b.x, s.h, b.rows, b.d);
+    if (layer.gate.numbers) multiply(layer.gate, s.h, s.gate, b.rows);
+    multiply(layer.up, s.h, s.up, b.rows);
+#pragma omp barrier
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < b.rows * layer.up.n; i++)
+        s.up[i] = layer.gate.numbers ? activate(layer.activation, s.gate[i]) * s.up[i]
+                                     : activate(layer.activation, s.up[i]);
+    leave(b, layer.down, layer.feed_out_norm, s.up, s.h);
+}
+
+extern "C" {
 
 // y [m, n] = x [m, k] · wᵀ. k is a multiple of 16, for quantised matrices of 32.
 void linear(int format, const void *w, const float *x, float *y, int64_t m, int64_t n, int64_t k) {
-    switch (format) {
-        case FLOAT32: return dense<F32>(w, x, y, m, n, k);
-        case BFLOAT16: return dense<BF16>(w, x, y, m, n, k);
-        case FLOAT16: return dense<F16>(w, x, y, m, n, k);
-        case INT8: return quantised<8>(w, x, y, m, n, k);
-        case INT4: return quantised<4>(w, x, y, m, n, k);
-    }
+    Matrix matrix{w, nullptr, format, n, k};
+#pragma omp parallel if (n * k > 20000)
+    multiply(matrix, x, y, m);
 }
 
 // y [n, k]: the numbers that a quantised matrix stands for, in float32 or bf16.
@@ -226,9 +446,16 @@ void attend_one(int format, const float *q, const void *keys, const void *values
                 int64_t bias_stride, float scale, float softcap) {
     auto run = [&](auto read) {
         using Stored = typename decltype(read)::Stored;
-        attend<decltype(read)>(q, static_cast<const Stored *>(keys), static_cast<const Stored *>(values), seen, bias,
-                               scores, y, batch, heads, kv_heads, length, e, row_stride, head_stride, seen_stride,
-                               bias_stride, scale, softcap);
+#pragma omp parallel for collapse(2) schedule(static) if (batch * heads * length * e > 100000)
+        for (int64_t b = 0; b < batch; b++)
+            for (int64_t h = 0; h < heads; h++) {
+                int64_t from = b * row_stride + h / (heads / kv_heads) * head_stride, place = b * heads + h;
+                attend_head<decltype(read)>(q + place * e, static_cast<const Stored *>(keys) + from,
+                                            static_cast<const Stored *>(values) + from,
+                                            seen ? seen + b * seen_stride : nullptr,
+                                            bias ? bias + b * bias_stride + h * length : nullptr,
+                                            scores + place * length, y + place * e, length, e, scale, softcap);
+            }
     };
     if (format == FLOAT32) run(F32{});
     if (format == BFLOAT16) run(BF16{});
@@ -237,11 +464,13 @@ void attend_one(int format, const float *q, const void *keys, const void *values
 
 // y = x / sqrt(mean(x²) + eps) · gain, for rows of d numbers; d is a multiple of 16.
 void rms_norm(const float *x, const float *gain, float *y, int64_t rows, int64_t d, float eps) {
-    for (int64_t r = 0; r < rows; r++, x += d, y += d) {
-        Floats squares = {};
-        for (int64_t i = 0; i < d; i += LANES) squares += load<Floats>(x + i) * load<Floats>(x + i);
-        float factor = 1 / sqrtf(sum(squares) / d + eps);
-        for (int64_t i = 0; i < d; i++) y[i] = x[i] * factor * gain[i];
-    }
+    Norm norm{gain, nullptr, RMS_NORM, eps};
+    for (int64_t r = 0; r < rows; r++) normalise_one(norm, x + r * d, y + r * d, d);
+}
+
+// x becomes what all blocks make of it; what they cache is written at position `length`.
+void run_blocks(const Blocks *blocks) {
+#pragma omp parallel
+    for (int64_t number = 0; number < blocks->num_layers; number++) run_block(*blocks, number);
 }
 }

@@ -41,13 +41,13 @@ class PackedMatrix(nn.Module):
         self.form: Format = form
         self.register_buffer("data", _stored(matrix.detach(), form) if stored is None else stored)
         self._number = native.FORMATS[form]
-        self._is_native = self.columns % 16 == 0
+        self.is_native = self.columns % 16 == 0
         self._wide = torch.bfloat16 if cpu_has_bf16() else torch.float32
 
     def forward(self, x: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows n"]:
         if (
             x.numel() <= FEW_ROWS * self.columns
-            and self._is_native
+            and self.is_native
             and x.dtype == torch.float32
             and x.device.type == "cpu"
             and native.is_available()
