@@ -56,7 +56,7 @@ TRANSFORMERS = "transformers bf16"
 
 def ours(name: str, dtype: str, *beside: str, quantize: str | None = None, batch: int = 1) -> Row:
     weights = {None: dtype, "q8": "8 bits", "q4": "4 bits"}[quantize]
-    setting = {"dtype": dtype, "quantize": quantize}
+    setting = {"dtype": dtype} if quantize is None else {"quantize": quantize}
     engine = "pellucid_decode"
     return Row(f"pellucid {name}", engine, "pellucid", weights, setting, batch, beside, waits_briefly=True)
 

@@ -68,7 +68,7 @@ def test_the_benchmark_gives_rows_with_ratios_and_verdicts(tmp_path):
     assert rows["pellucid fp32"]["weight_bytes"] == 2 * rows["transformers bf16"]["weight_bytes"]
     ours, theirs = rows["pellucid bf16"], rows["transformers bf16"]
     assert ours["ratios"]["transformers bf16"]["tokens_per_s"]["min"] > 0
-    assert ours["weight_bytes"] == theirs["weight_bytes"]
+    assert ours["weight_bytes"] == pytest.approx(theirs["weight_bytes"], rel=0.01)  # the norms are in fp32
 
 
 ENGINES = {

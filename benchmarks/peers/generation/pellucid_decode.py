@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from pellucid import checkpoint
-from pellucid.model import Transformer
+from pellucid.generate.opening import Writer, open_writer
 from pellucid.model.decoding import decode
-from pellucid.runtime.precision import DTYPES
-
-
-class Ours(NamedTuple):
-    model: Transformer
-    weight_bytes: int
-
-
-def load_ours(directory: Path, dtype: str, quantize: str | None) -> Ours:
-    """As `pellucid generate --dtype … --quantize …` has it."""
-    if quantize is not None:
-        raise SystemExit(f"quantize {quantize}: not in this version")
-    model = checkpoint.load(directory).model.to(DTYPES[dtype])
-    return Ours(model, sum(p.numel() * p.element_size() for p in model.parameters()))
+from pellucid.model.packed import Quantised
+from pellucid.runtime.device import choose_device
+from pellucid.runtime.precision import PrecisionName
 
 
 class Engine:
-    def __init__(self, ours: Ours) -> None:
-        self._model, self.weight_bytes = ours
+    def __init__(self, writer: Writer) -> None:
+        self._model, self.weight_bytes = writer.loaded.model, writer.bytes
 
     def write(self, prompts: list[list[int]], count: int, mark: Callable[[], None]) -> list[list[int]]:
         steps: list[list[int]] = []
@@ -40,7 +27,13 @@ class Engine:
 
 
 def open_engine(
-    files: Path, threads: int, length: int, *, dtype: str = "fp32", quantize: str | None = None
+    files: Path,
+    threads: int,
+    length: int,
+    *,
+    dtype: PrecisionName = "auto",
+    quantize: Quantised | None = None,
 ) -> Engine:
+    """As `pellucid generate --dtype … --quantize …` has it."""
     torch.set_num_threads(threads)
-    return Engine(load_ours(files / "checkpoint", dtype, quantize))
+    return Engine(open_writer(files / "checkpoint", choose_device("cpu"), dtype, quantize))

@@ -52,24 +52,26 @@ def open_writer(
             f"--dtype {dtype} and --quantize {quantize} exclude each other; leave one of them out"
         )
     loaded = checkpoint.load(path, device="cpu", is_verified=True)
-    model = loaded.model
-    kernels = native.built()
-    has_kernels = device.type == "cpu" and native.is_available()
+    model, has_kernels = loaded.model, native.is_available() and device.type == "cpu"
     if quantize is not None:
         _quantise(path, model, quantize)
         form: Format = quantize
     else:
-        form = choose_generation_format(
-            dtype, device, reads_narrow=has_kernels, weight_bytes=weight_bytes(model)
-        )
-        if has_kernels:
-            pack(model, form)
-        else:
-            model.to(DTYPES[form])
+        size = weight_bytes(model)
+        form = choose_generation_format(dtype, device, reads_narrow=has_kernels, weight_bytes=size)
+        store_weights(model.to(device.torch), form)
     model.to(device.torch)
     who = "kernels of our own" if has_kernels else "torch"
-    reason = "" if has_kernels or device.type != "cpu" else f", since {kernels.reason}"
+    reason = "" if has_kernels or device.type != "cpu" else f", since {native.built().reason}"
     return Writer(loaded, form, weight_bytes(model), who + reason)
+
+
+def store_weights(model: Transformer, form: Format) -> None:
+    """Let a float32 model have its weights in a format, in place, as is fastest on the device that it is on."""
+    if form in DTYPES and not (model.device.type == "cpu" and native.is_available()):
+        model.to(DTYPES[form])
+    else:
+        pack(model, form)
 
 
 def conversion_file(path: Path, form: Quantised) -> Path:

@@ -10,7 +10,7 @@ SHORT = ("--lengths", "2,5", "--batch-sizes", "1,3", "--prompt-tokens", 4)
 
 def test_every_format_and_batch_size_is_a_row(cli, tiny):
     found = cli("bench", "generate", *tiny, *SHORT, "--dtypes", "fp32,bf16", "--json").json
-    rows = [(row["dtype"], row["batch_size"]) for row in found["rows"]]
+    rows = [(row["form"], row["batch_size"]) for row in found["rows"]]
     assert rows == [("fp32", 1), ("fp32", 3), ("bf16", 1), ("bf16", 3)]
     for row in found["rows"]:
         assert [length["new_tokens"] for length in row["lengths"]] == [2, 5]

@@ -18,11 +18,12 @@ from pellucid.runtime.console import StatusLine, message_console
 if TYPE_CHECKING:
     from pellucid.experiments.bench.generation import CacheSpeed
     from pellucid.model import Transformer
+    from pellucid.model.packed import Format
     from pellucid.runtime.device import Device
 
 DEFAULT = ("tinystories-22m",)
 LENGTHS = "64,128,256,512,1024"
-FORMATS = ("fp32", "fp16", "bf16")
+FORMATS: tuple[Format, ...] = ("fp32", "fp16", "bf16", "q8", "q4")
 
 
 def register(group: typer.Typer) -> None:
@@ -44,7 +45,7 @@ def generate(
         typer.Option(
             "--dtypes",
             metavar="NAME,NAME…",
-            help="Of weights and cache: fp32, fp16, bf16; default: fp32, and bf16 where the device has it.",
+            help=f"Of the weights: {', '.join(FORMATS)}; default: fp32, and bf16 where the device has it.",
             show_default=False,
         ),
     ] = None,
@@ -86,16 +87,16 @@ def generate(
     console, chosen = message_console(), choose_device(device)
     formats = _formats(dtypes, chosen)
     model, sizes, what = _model(words or [], config_file, sizes, prompt_tokens, is_asked=lengths is not None)
-    model = model.to(chosen.torch)
     console.print(f"{what}; device {chosen.type} ({chosen.reason})", style="dim")
+    model = model.to(chosen.torch)
     line, speeds = StatusLine(console), list["CacheSpeed"]()
-    for dtype in formats:
+    for form in formats:
         for batch_size in batches:
-            label = f"{dtype}, batch {batch_size}"
+            label = f"{form}, batch {batch_size}"
             speeds.append(
                 measure_cache(
                     model,
-                    dtype,
+                    form,
                     batch_size,
                     sizes,
                     prompt_tokens=prompt_tokens,
@@ -122,13 +123,13 @@ def _numbers(option: str, text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def _formats(text: str | None, device: Device) -> list[str]:
+def _formats(text: str | None, device: Device) -> list[Format]:
     if text is None:
         return ["fp32", "bf16"] if device.has_bf16 else ["fp32"]
     names = [part.strip() for part in text.split(",")]
     if unknown := [name for name in names if name not in FORMATS]:
         raise ConfigError(f"--dtypes {text!r}: {unknown[0]!r} is none of {', '.join(FORMATS)}")
-    return list(dict.fromkeys(names))
+    return [form for form in FORMATS if form in names]
 
 
 def _model(
@@ -164,7 +165,7 @@ def _plot(speeds: Sequence[CacheSpeed], path: Path, title: str) -> None:
     from pellucid.report.cache_speed import Curve, draw_cache_speed
 
     curves = [
-        Curve(f"{speed.dtype}, batch {speed.batch_size}", speed.cached_s, speed.recomputed_s, speed.crossover)
+        Curve(f"{speed.form}, batch {speed.batch_size}", speed.cached_s, speed.recomputed_s, speed.crossover)
         for speed in speeds
     ]
     draw_cache_speed(curves, path, title=title)
@@ -183,7 +184,7 @@ def _draw(speeds: Sequence[CacheSpeed]) -> None:
     for speed in speeds:
         for row in speed.lengths:
             table.add_row(
-                f"{speed.dtype}, batch {speed.batch_size}",
+                f"{speed.form}, batch {speed.batch_size}",
                 f"{row.new_tokens:,}",
                 f"{row.cached_s:.2f}",
                 f"{row.recomputed_s:.2f}",
@@ -197,7 +198,7 @@ def _draw(speeds: Sequence[CacheSpeed]) -> None:
     for speed in speeds:
         where = f"from {speed.crossover} new tokens on" if speed.crossover else "never here"
         console.print(
-            f"{speed.dtype}, batch {speed.batch_size}: the cache is ahead {where}; logits with and without it differ "
+            f"{speed.form}, batch {speed.batch_size}: the cache is ahead {where}; logits with and without it differ "
             f"by up to {speed.largest_difference:.1g}",
             soft_wrap=True,
         )

@@ -18,12 +18,13 @@ from pellucid import tokenizers
 from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.errors import ConfigError
+from pellucid.generate.opening import store_weights
 from pellucid.model import ModelConfig, Transformer
 from pellucid.model.decoding import Decoding
 from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
+from pellucid.model.packed import Format
 from pellucid.model.stats import count_cache_bytes
-from pellucid.runtime.precision import DTYPES
 from pellucid.runtime.seeding import torch_generator
 from pellucid.train.config import RunConfig
 
@@ -57,7 +58,8 @@ class LengthSpeed:
 class CacheSpeed:
     """A model in one format and with one batch size, over growing lengths."""
 
-    dtype: str
+    form: str
+    """Of the weights."""
     batch_size: int
     prompt_tokens: int
     lengths: Sequence[LengthSpeed]
@@ -98,7 +100,7 @@ def room_of(model: Transformer, prompt_tokens: int) -> int:
 
 def measure_cache(
     model: Transformer,
-    dtype: str,
+    form: Format,
     batch_size: int,
     lengths: Sequence[int],
     *,
@@ -112,7 +114,7 @@ def measure_cache(
     With the cache, every token is timed. In between, the same ids are read without one (an encoder-decoder's source
     too), by the same model and kernels and with logits of the last position alone: for each of the first new tokens,
     then for every 32nd, since reading all of them anew would take time that grows with the square of the length. What
-    is shorter is the beginning of it. The model is copied where its weights are of another dtype.
+    is shorter is the beginning of it. The model is a copy of this float32 one, stored as `generate` would.
     Raises ConfigError where the lengths do not fit the model's context.
     """
     lengths = sorted(set(lengths))
@@ -127,8 +129,8 @@ def measure_cache(
             f"new tokens {', '.join(map(str, lengths))}: the model has room for 1 to {room} behind a prompt of "
             f"{prompt_tokens}; choose other lengths or a shorter prompt"
         )
-    if model.embedding.table.dtype != DTYPES[dtype]:
-        model = copy.deepcopy(model).to(DTYPES[dtype])
+    model = copy.deepcopy(model)
+    store_weights(model, form)
     generator = torch_generator("cpu", seed, "benchmark prompt")
     ids = torch.randint(model.vocab_size, (batch_size, prompt_tokens), generator=generator)
     prompt = ids.to(model.device)
@@ -140,7 +142,7 @@ def measure_cache(
     recomputed = np.median([one.recomputed for one in times], axis=0)
     pairs = zip(lengths, caches, strict=True)
     return CacheSpeed(
-        dtype=dtype,
+        form=form,
         batch_size=batch_size,
         prompt_tokens=prompt_tokens,
         lengths=[_at(length, batch_size, cached, recomputed, sizes) for length, sizes in pairs],

@@ -470,7 +470,7 @@ void rms_norm(const float *x, const float *gain, float *y, int64_t rows, int64_t
 
 // x becomes what all blocks make of it; what they cache is written at position `length`.
 void run_blocks(const Blocks *blocks) {
-#pragma omp parallel
+#pragma omp parallel if (blocks->d * blocks->d_ff > 20000)
     for (int64_t number = 0; number < blocks->num_layers; number++) run_block(*blocks, number);
 }
 }

@@ -30,6 +30,13 @@ def test_both_ways_have_the_same_logits(name):
     assert len(speed.cached_s) == len(speed.recomputed_s) == 40
 
 
+@pytest.mark.parametrize("form", ["bf16", "q8"])
+def test_narrow_weights_have_nearly_the_same_logits(form):
+    config = DecoderConfig(vocab_size=61, d_model=32, num_heads=2, num_layers=2, max_seq_len=64)
+    speed = measure_cache(config.build(), form, 1, [40], prompt_tokens=5)
+    assert 0 < speed.largest_difference < 0.05
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_cache_has_the_planned_bytes(name):
     speed = measure_cache(MODELS[name].build(), "bf16", 2, [8, 3], prompt_tokens=5)
