@@ -22,6 +22,7 @@ from pellucid.generate.prefixes import Prefixes
 from pellucid.generate.sampling import SamplingConfig
 from pellucid.generate.text import Generation, generate_text, generate_texts
 from pellucid.model import Transformer
+from pellucid.runtime.console import StatusLine
 from pellucid.runtime.device import Device, choose_device
 from pellucid.runtime.precision import PrecisionName
 from pellucid.tokenizers import Tokenizer
@@ -152,17 +153,20 @@ def open_author(
     writer = open_writer(path, chosen, dtype, quantize)
     console.print(f"{why}; device {chosen.type} ({chosen.reason}), {writer}", style="dim")
     if quantize is not None:
-        console.print(_cost(path, writer, quantize, chosen), style="dim")
+        console.print(_cost(path, writer, quantize, chosen, StatusLine(console)), style="dim")
     proposer = None if draft is None else _proposer(draft, writer, chosen, dtype, console)
     options = Options(when_full=when_full, alternatives=logprobs, proposer=proposer)
     return Author(path, writer, options, beams, num_results)
 
 
-def _cost(path: Path, writer: Writer, form: Literal["q8", "q4"], device: Device) -> str:
+def _cost(path: Path, writer: Writer, form: Literal["q8", "q4"], device: Device, status: StatusLine) -> str:
+    status.show(f"what {form} costs, which is measured once …")
     try:
         return f"{form} costs: {quantising_cost(path, writer, form, device)}"
     except UserError as error:
         return f"what {form} costs cannot be measured: {error}"
+    finally:
+        status.clear()
 
 
 def _proposer(draft: str, writer: Writer, device: Device, dtype: PrecisionName, console: Console) -> Proposer:
