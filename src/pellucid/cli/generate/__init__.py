@@ -1,6 +1,6 @@
 """`pellucid generate`: text for one prompt, for many from a file or a pipe, or in turns on a terminal.
 
-Read in this order: options (what can be asked for) → settings, writer (asked for → how it is written) → output, and
+Read in this order: options (what can be asked for) → settings, author (asked for → how it is written) → output, and
 command, which joins them; prompts and dialogue are the two ways in besides `--prompt`.
 """
 
