@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pellucid.config import nearest
 from pellucid.errors import ConfigError
 
 
@@ -37,9 +36,18 @@ STRATEGIES: Mapping[str, Strategy] = {
 """A preset is chosen for what it writes; a strategy shows what one setting does."""
 
 
+def listing() -> str:
+    """The strategies as `--help` shows them."""
+    width = max(map(len, STRATEGIES))
+    lines = [f"  {name:<{width}} {each.description}" for name, each in STRATEGIES.items()]
+    return "\n".join(["Strategies:", *lines])
+
+
 def strategy(name: str) -> Strategy:
     """The strategy of that name. Raises ConfigError, with the nearest name, when there is none."""
     if name not in STRATEGIES:
+        from pellucid.config import nearest  # with pydantic, which the table itself can do without
+
         raise ConfigError(
             f"there is no sampling strategy {name!r}{nearest(name, STRATEGIES)} (strategies: {', '.join(STRATEGIES)})"
         )

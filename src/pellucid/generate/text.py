@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any
 
 import torch
 
-from pellucid.errors import TokenizerError
+from pellucid.errors import ConfigError, TokenizerError
 from pellucid.generate.beam import BeamConfig, beam_search
 from pellucid.generate.engine import Options, StopReason, Writing
 from pellucid.generate.pieces import Pieces
@@ -63,17 +64,18 @@ def generate_text(
     sampling: SamplingConfig | None = None,
     *,
     on_text: Callable[[str], object] | None = None,
+    before: Sequence[int] = (),
     options: Options | None = None,
 ) -> Generation:
-    """Continue the prompt as `stream_text` does; `on_text` is handed each piece as it comes."""
-    pieces = stream_text(model, tokenizer, prompt, sampling, options=options)
-    while True:
-        try:
-            piece = next(pieces)
-        except StopIteration as end:
-            return end.value
-        if on_text is not None:
-            on_text(piece)
+    """Continue the prompt as `stream_text` does; `on_text` is handed each piece as it comes, and may raise."""
+    with closing(stream_text(model, tokenizer, prompt, sampling, before=before, options=options)) as pieces:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                return end.value
+            if on_text is not None:
+                on_text(piece)
 
 
 def stream_text(
@@ -82,6 +84,7 @@ def stream_text(
     prompt: str,
     sampling: SamplingConfig | None = None,
     *,
+    before: Sequence[int] = (),
     options: Options | None = None,
 ) -> Generator[str, None, Generation]:
     """Yield the continuation (from an encoder-decoder: the answer) in pieces of whole characters.
@@ -93,12 +96,14 @@ def stream_text(
     text, but in an encoder's source, which may hold sentinels (`<extra_id_0>`). An empty prompt starts from the
     end-of-text id, after which a model has learned that a text begins, or from a newline where the tokenizer
     has none. Of a prompt longer than the context the newest part is read (see `Decoding`), and the
-    Generation says how much. Dropout is off until the generator ends.
+    Generation says how much. `before` are ids that stand before the prompt, such as what was said so far (see
+    `Transcript`), which the prompt may then continue as it is when it is empty. Dropout is off until the generator
+    ends.
 
     `sampling` is plain drawing where it is left out. Raises TokenizerError when the tokenizer has ids that the model
-    has not, ConfigError as `Writing` does.
+    has not, ConfigError as `Writing` does and where an encoder-decoder, whose prompt is its source, is given `before`.
     """
-    batch = _Batch(model, tokenizer, [prompt], sampling or SamplingConfig(), 1, options)
+    batch = _Batch(model, tokenizer, [prompt], sampling or SamplingConfig(), 1, options, before)
     for _, piece in batch.pieces():
         yield piece
     return batch.results()[0][0]
@@ -113,17 +118,20 @@ def generate_texts(
     num_results: int = 1,
     beams: BeamConfig | None = None,
     batch_size: int = 8,
+    before: Sequence[int] = (),
     options: Options | None = None,
 ) -> Iterator[list[Generation]]:
     """Yield the results of each prompt, in the order of the prompts, of which `batch_size` are written together.
 
     A text is that of `generate_text`, but for rounding; result i is drawn by the seed `sampling.seed + i`. With
     `beams` nothing is drawn: the likeliest texts are searched for, best first, as many as `beams.num_results`, and
-    of `sampling` only penalties, bans and lengths count.
+    of `sampling` only penalties, bans and lengths count. `before` stands before every prompt.
     """
     sampling, options = sampling or SamplingConfig(), options or Options()
     for begin in range(0, len(prompts), batch_size):
-        batch = _Batch(model, tokenizer, prompts[begin : begin + batch_size], sampling, num_results, options)
+        batch = _Batch(
+            model, tokenizer, prompts[begin : begin + batch_size], sampling, num_results, options, before
+        )
         if beams is None:
             for _ in batch.pieces():
                 pass
@@ -150,6 +158,7 @@ class _Batch:
         sampling: SamplingConfig,
         num_results: int,
         options: Options | None,
+        before: Sequence[int],
     ) -> None:
         if tokenizer.vocab_size > model.vocab_size:
             raise TokenizerError(
@@ -158,7 +167,14 @@ class _Batch:
             )
         self._model, self._tokenizer, self._prompts, self._sampling = model, tokenizer, prompts, sampling
         self._num_results, self._options = num_results, options or Options()
-        self._prompt_ids = [start_ids(tokenizer, prompt, not model.continues_prompt) for prompt in prompts]
+        if before and not model.continues_prompt:
+            raise ConfigError(
+                "an encoder-decoder reads its prompt alone: nothing can stand before it; leave it out"
+            )
+        self._prompt_ids = [
+            [*before, *start_ids(tokenizer, prompt, not model.continues_prompt, is_start=not before)]
+            for prompt in prompts
+        ]
         self._rows = [_Row(Pieces(tokenizer, sampling.stop)) for _ in range(len(prompts) * num_results)]
         self._seconds = 0.0
 
@@ -267,9 +283,9 @@ class _Batch:
         return "end of text" if row.ids[-1] == self._tokenizer.end_of_text_id else "length"
 
 
-def start_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool) -> list[int]:
-    """The ids to continue: the prompt's, or for an empty prompt those that a text begins after."""
-    if prompt:
+def start_ids(tokenizer: Tokenizer, prompt: str, allow_special: bool, *, is_start: bool = True) -> list[int]:
+    """The ids to continue: the prompt's, or for an empty prompt at the start those that a text begins after."""
+    if prompt or not is_start:
         return tokenizer.encode(prompt, allow_special=allow_special).tolist()
     if tokenizer.end_of_text_id is not None:
         return [tokenizer.end_of_text_id]
