@@ -223,7 +223,10 @@ class Writing:
         )
         with torch.inference_mode():
             alone.next_logits()
-        return alone.cache.prefix(0, shared)
+        read = alone.cache.prefix(0, shared)
+        if store is not None:
+            store.add(first[:shared], read)
+        return read
 
     def _remember(self, rows: Decoding) -> None:
         """Keep what was read of a single prompt and its text for the next that begins alike."""
