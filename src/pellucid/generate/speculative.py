@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.errors import ConfigError, GenerationError
 from pellucid.generate.drafting import Drafts, Probabilities, Proposer, draw
 from pellucid.generate.written import Written
 from pellucid.model.cache import Prefix
@@ -60,7 +61,7 @@ def speculate(
 
     The first call is asked for num_drafts ids; two more after a call that accepted all, up to max_drafts, and one
     fewer after another. dtype, chunk, known: as for `Decoding`.
-    Raises ValueError for more than one row, and where the proposer cannot work for this model.
+    Raises ValueError for more than one row; and what `probabilities` raises for a place that is reached.
     Source: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1; the number of drafts as in `transformers`.
     """
     if prompt.shape[0] != 1:
@@ -83,8 +84,12 @@ def speculate(
             drafts = propose(written_at_each(rows, 0), count) if count > 0 else _no_drafts(rows, model)
             drafted = drafts.ids.shape[0]
             rows.append(drafts.ids[None])
-            target = over_all_ids(rows.logits(drafted + 1)[0], written_at_each(rows, drafted))
+            logits, written = rows.logits(drafted + 1)[0], written_at_each(rows, drafted)
+            target, fault = _up_to_a_fault(over_all_ids, logits, written)
+            drafts = drafts.first(len(target) - 1)
             accepted = num_accepted(target, drafts, seed, before)
+            if fault is not None and accepted == len(drafts.ids):
+                raise fault
             own = draw(correction(target, drafts, accepted), uniform(seed, "correct", before + accepted))
             ids = [*drafts.ids[:accepted].tolist(), own]
             if end_id in ids:
@@ -131,6 +136,26 @@ def written_at_each(rows: Decoding, count: int) -> Written:
     missing = torch.arange(count, -1, -1, device=text.device)
     beginnings = [F.pad(text[: len(text) - left], (left, 0)) for left in range(count, -1, -1)]
     return Written(torch.stack(beginnings), len(text) - missing, rows.num_new - missing)
+
+
+def _up_to_a_fault(
+    probabilities: Probabilities, logits: Float[Tensor, "n V"], written: Written
+) -> tuple[Float[Tensor, "m V"], ConfigError | GenerationError | None]:
+    """The distribution of each place, or up to one that has none (then zeros, and why).
+
+    Where everything is banned after a draft, it matters only if that draft is accepted.
+    """
+    try:
+        return probabilities(logits, written), None
+    except (ConfigError, GenerationError) as error:
+        fault = error
+    found = [logits[:0]]
+    for place in range(len(logits)):
+        try:
+            found.append(probabilities(logits[place : place + 1], written.rows(place, place + 1)))
+        except (ConfigError, GenerationError):
+            break
+    return torch.cat((*found, torch.zeros_like(logits[:1]))), fault
 
 
 def _no_drafts(rows: Decoding, model: LanguageModel) -> Drafts:

@@ -75,19 +75,20 @@ RAGGED = [ids(length, seed) for seed, length in enumerate((3, 17, 1, 8, 17))]
 SHARED = [ids(LEAST_SHARED, 9) + ids(length, seed) for seed, length in enumerate((2, 9, 1, 26))]
 
 
-def write(model: Any, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, **given: Any) -> Writing:
-    """What comes of it: `texts` are the ids of each row."""
+def write(
+    model: Any, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, **given: Any
+) -> tuple[list[list[int]], Writing]:
+    """The new ids of each row, and what wrote them."""
     writing = Writing(model, prompts, sampling, **given)
-    texts: list[list[int]] = [[] for _ in range(len(prompts) * given.get("num_results", 1))]
+    rows: list[list[int]] = [[] for _ in range(len(prompts) * given.get("num_results", 1))]
     for step in writing.steps():
         for chosen in step:
-            texts[chosen.row].append(chosen.id)
-    writing.texts = texts  # type: ignore[attr-defined]
-    return writing
+            rows[chosen.row].append(chosen.id)
+    return rows, writing
 
 
 def texts(*given: Any, **settings: Any) -> list[list[int]]:
-    return write(*given, **settings).texts  # type: ignore[attr-defined]
+    return write(*given, **settings)[0]
 
 
 # Alone, written anew -------------------------------------------------------------------------------------
@@ -162,8 +163,8 @@ def test_a_row_that_ends_leaves_the_others_as_they_were(kind: str) -> None:
 
     rows, hidden = [], model.hidden
     model.hidden = lambda read, **inputs: rows.append(len(read)) or hidden(read, **inputs)
-    writing = write(model, RAGGED, DRAWN, num_results=2, end_id=end)
-    assert writing.texts == cut  # type: ignore[attr-defined]
+    new, writing = write(model, RAGGED, DRAWN, num_results=2, end_id=end)
+    assert new == cut
     assert writing.reasons == {
         row: "end of text" if text[-1] == end else "length" for row, text in enumerate(cut)
     }
@@ -287,25 +288,296 @@ def test_a_text_that_is_left_halfway_is_kept_too() -> None:
 def test_a_text_may_stop_where_the_context_is_full(kind: str, proposer: Any) -> None:
     model, prompt = build(kind, context=16), ids(9)
     options = Options(when_full="stop", proposer=proposer)
-    writing = write(model, [prompt], GREEDY, options=options)
+    new, writing = write(model, [prompt], GREEDY, options=options)
     room = 16 + 1 - (9 if model.continues_prompt else 1)  # the last one is chosen and not read
-    assert writing.texts == [alone(model, prompt, GREEDY)[:room]]  # type: ignore[attr-defined]
+    assert new == [alone(model, prompt, GREEDY)[:room]]
     assert writing.reasons == {0: "context"}
 
 
 def test_rows_stop_each_where_it_is_full_itself() -> None:
     model, prompts = build(context=16), [ids(length, length) for length in (16, 9, 1)]
-    writing = write(model, prompts, GREEDY, options=Options(when_full="stop"))
+    new, writing = write(model, prompts, GREEDY, options=Options(when_full="stop"))
     expected = [alone(model, prompt, GREEDY)[: 17 - len(prompt)] for prompt in prompts]
-    assert writing.texts == expected  # type: ignore[attr-defined]
+    assert new == expected
     assert writing.reasons == dict.fromkeys(range(3), "context")
 
 
 @pytest.mark.parametrize("proposer", [None, NgramLookup()], ids=["plain", "drafts"])
 def test_what_fits_ends_by_its_length(proposer: Any) -> None:
     options = Options(when_full="stop", proposer=proposer)
-    writing = write(
+    new, writing = write(
         build(context=16), [ids(9)], GREEDY.model_copy(update={"max_new_tokens": 8}), options=options
     )
     assert writing.reasons == {0: "length"}
-    assert [len(text) for text in writing.texts] == [8]  # type: ignore[attr-defined]
+    assert [len(text) for text in new] == [8]
+
+
+# Log-probabilities ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["rope", "windows of some layers, alibi", "encoder-decoder"])
+def test_log_probabilities_are_those_of_a_whole_forward_pass(kind: str) -> None:
+    """The model's own, whatever the settings make of them, over the ids that the tokenizer has."""
+    model, had = build(kind), V - 2
+    sampling = DRAWN.model_copy(update={"top_k": 3, "repetition_penalty": 1.5})
+    writing = Writing(
+        model, RAGGED, sampling, num_results=2, vocab_size=had, options=Options(alternatives=4, chunk=3)
+    )
+    rows: dict[int, list[Any]] = {row: [] for row in range(2 * len(RAGGED))}
+    for step in writing.steps():
+        for chosen in step:
+            assert chosen.log_probability.id == chosen.id
+            rows[chosen.row].append(chosen.log_probability)
+    for row, logs in rows.items():
+        prompt, new = RAGGED[row // 2], [each.id for each in logs]
+        if model.continues_prompt:
+            logits = model(torch.tensor([[*prompt, *new[:-1]]]))[0, len(prompt) - 1 :]
+        else:
+            start = [model.config.start_id, *new[:-1]]
+            logits = model(torch.tensor([prompt]), torch.tensor([start]))[0]
+        expected = logits[:, :had].log_softmax(dim=-1)
+        torch.testing.assert_close(
+            torch.tensor([each.log_probability for each in logs]).double(),
+            expected[range(NEW), new],
+            rtol=0,
+            atol=1e-5,
+        )
+        best = expected.topk(4, dim=-1)
+        assert [[i for i, _ in each.alternatives] for each in logs] == best.indices.tolist()
+        torch.testing.assert_close(
+            torch.tensor([[p for _, p in each.alternatives] for each in logs]).double(),
+            best.values,
+            rtol=0,
+            atol=1e-5,
+        )
+
+
+# Drafts --------------------------------------------------------------------------------------------------
+
+PROPOSERS: dict[str, Callable[[Any], Any]] = {
+    "lookup": lambda model: NgramLookup(),
+    "another model": lambda model: DraftModel(build(seed=4)),
+    "the same model": lambda model: DraftModel(model),
+}
+every_proposer = pytest.mark.parametrize("proposer", PROPOSERS)
+
+
+@every_model
+@every_proposer
+@pytest.mark.parametrize("context", [24, 96])
+def test_greedy_ids_are_the_same_with_drafts(kind: str, proposer: str, context: int) -> None:
+    model = build(kind, context=context)
+    options = Options(proposer=PROPOSERS[proposer](model), chunk=5)
+    for prompt in (RAGGED[0], RAGGED[1], RAGGED[1] * 2):
+        new, writing = write(model, [prompt], GREEDY, options=options)
+        assert new == [alone(model, prompt, GREEDY)]
+        assert 0 <= writing.accepted <= writing.drafted
+        assert writing.reasons == {0: "length"}
+        if proposer == "the same model" and context == 96:
+            assert writing.accepted == writing.drafted > 0
+
+
+@every_proposer
+def test_settings_that_see_the_text_are_the_same_with_drafts(proposer: str) -> None:
+    model = build()
+    settings = {"repetition_penalty": 1.4, "no_repeat_ngram_size": 2, "banned": [[2, 7], 4], "forced": [1, 1]}
+    sampling = SamplingConfig(temperature=0, max_new_tokens=NEW, min_new_tokens=9, **settings)
+    for prompt in RAGGED:
+        (plain,) = texts(model, [prompt], sampling, end_id=6)
+        options = Options(proposer=PROPOSERS[proposer](model))
+        assert texts(model, [prompt], sampling, end_id=6, options=options) == [plain]
+        assert plain[:2] == [1, 1]
+        assert 6 not in plain[:8]
+
+
+def test_an_end_inside_a_run_of_drafts_ends_the_text() -> None:
+    model, prompt = build(), RAGGED[1]
+    text = alone(model, prompt, GREEDY)
+    place = next(place for place, new in enumerate(text) if place > 1 and new not in text[:place])
+    assert place < 4  # among the first four drafts
+    new, writing = write(
+        model, [prompt], GREEDY, end_id=text[place], options=Options(proposer=DraftModel(model))
+    )
+    assert new == [text[: place + 1]]
+    assert writing.reasons == {0: "end of text"}
+
+
+def test_drafts_reuse_what_was_read_before() -> None:
+    model, store = build(context=96), Prefixes(10**6)
+    prompt = SHARED[3]
+    texts(model, [prompt[:-5]], GREEDY, options=Options(prefixes=store))
+    read = watched(model)
+    options = Options(prefixes=store, proposer=NgramLookup())
+    assert texts(model, [prompt], GREEDY, options=options) == [alone(build(context=96), prompt, GREEDY)]
+    assert read[0] < len(prompt)
+
+
+@every_proposer
+def test_what_is_banned_behind_a_rejected_draft_is_no_error(proposer: str) -> None:
+    """Nothing may follow 4 and 4 may not come, so that no text gets there; a draft may."""
+    model = build()
+    banned = [4, *([4, after] for after in range(V))]
+    sampling = GREEDY.model_copy(update={"banned": SamplingConfig(banned=banned).banned})
+    prompt = [1, 4, 1, 4, 1, 4, 1, 4, 2, 1]
+    plain = texts(model, [prompt], sampling)
+    assert texts(model, [prompt], sampling, options=Options(proposer=PROPOSERS[proposer](model))) == plain
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@every_proposer
+def test_where_a_text_gets_to_what_is_banned_there_is_an_error(proposer: str, temperature: float) -> None:
+    model = build()
+    banned = [[4, 4, 4, after] for after in range(V)]
+    sampling = SamplingConfig(temperature=temperature, forced=(4, 4, 4), banned=banned)
+    writing = Writing(
+        model, [[1, 4, 4, 4, 1, 2]], sampling, options=Options(proposer=PROPOSERS[proposer](model))
+    )
+    with pytest.raises(ConfigError, match="the settings leave no id to choose; loosen banned"):
+        list(writing.steps())
+
+
+class Chain:
+    """A language model that sees one id: quick enough for thousands of texts, and tables are exact."""
+
+    config = DecoderConfig(vocab_size=5)
+    vocab_size, max_seq_len, continues_prompt, device = 5, 64, True, torch.device("cpu")
+
+    def __init__(self, seed: int) -> None:
+        self.table = 1.5 * torch.randn(5, 5, generator=torch.Generator().manual_seed(seed))
+
+    def hidden(self, input_ids: Tensor, *, cache: KVCache) -> Hidden:
+        cache.advance(input_ids.shape[1])
+        return Hidden(self.table[input_ids])
+
+    def head(self, states: Tensor) -> Tensor:
+        return states
+
+    def start(self, prompt: Tensor, max_new_tokens: int, *, documents: None, dtype: None) -> Start:
+        nothing = torch.zeros(0, len(prompt), 1, 64, 1)
+        return Start(KVCache(nothing, nothing), prompt, None)
+
+
+def distribution(table: Tensor, last: int, *, temperature: float, top_p: float) -> dict[int, float]:
+    weights = np.exp(table[last].double().numpy() / temperature)
+    p, kept, mass = weights / weights.sum(), {}, 0.0
+    for i in np.argsort(-p):
+        kept[int(i)] = float(p[i])
+        mass += p[i]
+        if mass >= top_p:
+            break
+    return {i: share / mass for i, share in kept.items()}
+
+
+@pytest.mark.parametrize("how", ["plain", "lookup", "model"])
+def test_frequencies_are_those_of_the_distribution(how: str) -> None:
+    """Pearson's chi-square over all texts of two ids, drawn by as many seeds."""
+    model, prompt, runs = Chain(1), [3, 1, 3, 4, 0, 2, 1, 3], {"plain": 20_000}.get(how, 1500)
+    settings = {"temperature": 1.5, "top_p": 0.9}
+    exact = {
+        (first, second): p * q
+        for first, p in distribution(model.table, prompt[-1], **settings).items()
+        for second, q in distribution(model.table, first, **settings).items()
+    }
+    assert len(exact) < 25  # top-p cuts
+    sampling = SamplingConfig(max_new_tokens=2, **settings)
+    if how == "plain":
+        drawn = texts(model, [prompt], sampling, num_results=runs)
+    else:
+        proposer = NgramLookup() if how == "lookup" else DraftModel(Chain(2))
+        seeds = (sampling.model_copy(update={"seed": seed}) for seed in range(runs))
+        drawn = [texts(model, [prompt], each, options=Options(proposer=proposer))[0] for each in seeds]
+    counts = Counter(map(tuple, drawn))
+    assert set(counts) <= set(exact)
+    assert min(exact.values()) * runs > 5
+    statistic = sum((counts[text] - p * runs) ** 2 / (p * runs) for text, p in exact.items())
+    # A fair sample is above this once in a million times (Laurent & Massart 2000, lemma 1).
+    degrees, x = len(exact) - 1, math.log(1e6)
+    assert statistic < degrees + 2 * math.sqrt(degrees * x) + 2 * x
+
+
+# What is refused -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "there is no prompt; give at least one"),
+        ([[]], "the prompt is empty: a model needs at least one id"),
+        ([[1], []], "prompt 2 is empty"),
+        (
+            [[1, V]],
+            rf"the prompt has the id {V}, and the model's ids go from 0 to {V - 1}; use the tokenizer",
+        ),
+        ([[1], [3, -1]], rf"prompt 2 has the id -1, and the model's ids go from 0 to {V - 1}"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(prompts: list[list[int]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Writing(build(), prompts, GREEDY)
+
+
+@pytest.mark.parametrize("kind", ["rope", "encoder-decoder"])
+def test_a_prompt_longer_than_the_context_is_refused_where_that_may_not_roll(kind: str) -> None:
+    model = build(kind, context=16)
+    with pytest.raises(
+        ConfigError, match="prompt 2 has 17 tokens and the context only 16; shorten it, or let"
+    ):
+        Writing(model, [ids(16), ids(17)], GREEDY, options=Options(when_full="stop"))
+    assert len(texts(model, [ids(17)], GREEDY)[0]) == NEW
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"when_full": "rol"}, "when_full must be 'roll' or 'stop', not 'rol'"),
+        ({"chunk": 0}, "chunk must be at least 1 or None, not 0"),
+        ({"alternatives": -1}, "alternatives must be at least 0 or None, not -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Options(**given)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "num_results"),
+    [(2, {}, 1), (1, {}, 2), (1, {"alternatives": 0}, 1)],
+    ids=["two prompts", "two results", "log-probabilities"],
+)
+def test_drafts_are_for_one_text(prompts: int, options: dict[str, Any], num_results: int) -> None:
+    with pytest.raises(ConfigError, match="drafts .* are for one prompt, one result and no log-prob"):
+        Writing(
+            build(),
+            RAGGED[:prompts],
+            GREEDY,
+            num_results=num_results,
+            options=Options(proposer=NgramLookup(), **options),
+        )
+
+
+def test_no_results_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the number of results must be at least 1, not 0"):
+        Writing(build(), RAGGED, GREEDY, num_results=0)
+
+
+def test_a_draft_model_of_another_vocabulary_is_refused() -> None:
+    other = DecoderConfig(vocab_size=V + 1, d_model=8, num_layers=1, num_heads=2).build()
+    writing = Writing(build(), [[1]], GREEDY, options=Options(proposer=DraftModel(other)))
+    with pytest.raises(
+        ConfigError, match=rf"the draft model has {V + 1} ids and the model it drafts for {V}"
+    ):
+        list(writing.steps())
+
+
+@pytest.mark.parametrize("proposer", [None, NgramLookup()], ids=["plain", "drafts"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_banning_all_ids_and_broken_weights_are_told_apart(proposer: Any, temperature: float) -> None:
+    model, options = build(), Options(proposer=proposer)
+    banned = SamplingConfig(temperature=temperature, banned=range(V))
+    with pytest.raises(ConfigError, match="the settings leave no id to choose; loosen banned"):
+        list(Writing(model, [[1]], banned, options=options).steps())
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    with pytest.raises(GenerationError, match="the model's logits are NaN or infinite"):
+        list(Writing(model, [[1]], SamplingConfig(temperature=temperature), options=options).steps())
