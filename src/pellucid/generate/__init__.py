@@ -1,7 +1,8 @@
 """Logits → ids → text: how an id is chosen, and the way from a prompt to a continuation.
 
-The loop itself is `pellucid.model.decoding`. Read in this order: sampling → engine → text; then beam, speculative. Importing
-this package imports no torch; the names below bring it when they are first used, settings and presets not even then.
+The loop itself is `pellucid.model.decoding`. Read in this order: sampling → engine → text, then beam and speculative.
+Importing this package imports no torch; the names below bring it when they are first used, settings and presets not
+even then.
 """
 
 from __future__ import annotations

@@ -358,7 +358,7 @@ def test_log_probabilities_are_those_of_a_whole_forward_pass(kind: str) -> None:
 PROPOSERS: dict[str, Callable[[Any], Any]] = {
     "lookup": lambda model: NgramLookup(),
     "another model": lambda model: DraftModel(build(seed=4)),
-    "the same model": lambda model: DraftModel(model),
+    "the same model": DraftModel,
 }
 every_proposer = pytest.mark.parametrize("proposer", PROPOSERS)
 
@@ -546,7 +546,7 @@ def test_options_that_cannot_be_are_refused(given: dict[str, Any], message: str)
     ids=["two prompts", "two results", "log-probabilities"],
 )
 def test_drafts_are_for_one_text(prompts: int, options: dict[str, Any], num_results: int) -> None:
-    with pytest.raises(ConfigError, match="drafts .* are for one prompt, one result and no log-prob"):
+    with pytest.raises(ConfigError, match=r"drafts .* are for one prompt, one result and no log-prob"):
         Writing(
             build(),
             RAGGED[:prompts],

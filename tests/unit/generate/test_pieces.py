@@ -95,7 +95,9 @@ places = st.sets(st.integers(1, 40))
 
 
 @given(letters, stop_texts, places)
-def test_text_ends_at_the_same_stop_however_it_is_cut(text: str, stops: tuple[str, ...], where: set[int]) -> None:
+def test_text_ends_at_the_same_stop_however_it_is_cut(
+    text: str, stops: tuple[str, ...], where: set[int]
+) -> None:
     said = text.encode()
     seen, pieces = shown(cut(said, {place for place in where if place < len(said)}), stops)
     assert (pieces.text, pieces.is_stopped) == up_to_a_stop(text, stops)
