@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 
+from pellucid import generate
 from pellucid.config import from_tree
 from pellucid.errors import ConfigError
 from pellucid.generate import (
@@ -300,6 +302,19 @@ def test_a_beams_text_is_cut_at_a_stop_text() -> None:
     assert cut.text == plain.text[: plain.text.index(plain.text[2])]
     assert cut.stop_reason == "stop"
     assert plain.ids[: len(cut.ids)] == cut.ids
+
+
+# Names ---------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(generate.__all__) == sorted(generate._HOMES)
+    for name in generate.__all__:
+        assert getattr(generate, name) is getattr(
+            import_module(f"pellucid.generate.{generate._HOMES[name]}"), name
+        )
+    with pytest.raises(AttributeError, match="has no attribute 'generate_txt'"):
+        _ = generate.generate_txt
 
 
 # What is refused -----------------------------------------------------------------------------------------
