@@ -155,6 +155,7 @@ class Writing:
             dtype=self._options.cache_dtype,
             chunk=self._options.chunk,
             known=self._known(),
+            at_end=self._remember,
         )
         made = 0
         for run in runs:

@@ -72,7 +72,7 @@ def ids(length: int, seed: int = 0) -> list[int]:
 
 
 RAGGED = [ids(length, seed) for seed, length in enumerate((3, 17, 1, 8, 17))]
-SHARED = [ids(LEAST_SHARED, 9) + ids(length, seed) for seed, length in enumerate((2, 9, 1, 26))]
+SHARED = [ids(LEAST_SHARED, 9) + ids(length, seed) for seed, length in enumerate((2, 9, 1, 14))]
 
 
 def write(
@@ -220,7 +220,7 @@ def test_a_beginning_that_prompts_share_is_read_once(kind: str) -> None:
     read = watched(model)
     texts(model, SHARED, GREEDY)
     rows, width = len(SHARED), max(map(len, SHARED))
-    together = [rows * width] if kind == "prompt in both directions" else [LEAST_SHARED, rows * 26]
+    together = [rows * width] if kind == "prompt in both directions" else [LEAST_SHARED, rows * 14]
     assert read == [*together, *[rows] * (NEW - 1)]
 
 
@@ -251,14 +251,14 @@ def test_a_store_of_what_was_read_changes_nothing_and_saves_reading(kind: str) -
 def test_a_store_serves_batches_and_keeps_what_they_share() -> None:
     model, store = build(context=96), Prefixes(10**6)
     expected = [alone(model, prompt, GREEDY) for prompt in SHARED]
-    for first in ([LEAST_SHARED, len(SHARED) * 26], [len(SHARED) * 26]):
+    for first in ([LEAST_SHARED, len(SHARED) * 14], [len(SHARED) * 14]):
         read = watched(model)
         assert texts(model, SHARED, GREEDY, options=Options(prefixes=store)) == expected
         assert read[: len(first)] == first
         del model.hidden
     read = watched(model)
     assert texts(model, SHARED[3:], GREEDY, options=Options(prefixes=store)) == expected[3:]
-    assert read[0] == 26
+    assert read[0] == 14
 
 
 def test_what_has_left_the_context_is_not_kept() -> None:
@@ -403,14 +403,20 @@ def test_an_end_inside_a_run_of_drafts_ends_the_text() -> None:
     assert writing.reasons == {0: "end of text"}
 
 
-def test_drafts_reuse_what_was_read_before() -> None:
+@every_proposer
+def test_drafts_keep_what_was_read_and_reuse_it(proposer: str) -> None:
+    """Drafts that were rejected are read too, and no part of the text that is found again."""
     model, store = build(context=96), Prefixes(10**6)
-    prompt = SHARED[3]
-    texts(model, [prompt[:-5]], GREEDY, options=Options(prefixes=store))
-    read = watched(model)
-    options = Options(prefixes=store, proposer=NgramLookup())
-    assert texts(model, [prompt], GREEDY, options=options) == [alone(build(context=96), prompt, GREEDY)]
-    assert read[0] < len(prompt)
+    options = Options(prefixes=store, proposer=PROPOSERS[proposer](build(context=96)))
+    sampling, prompt = GREEDY.model_copy(update={"max_new_tokens": 7}), SHARED[3]
+    for turn in range(3):
+        expected = alone(model, prompt, sampling)
+        read = watched(model)
+        assert texts(model, [prompt], sampling, options=options) == [expected]
+        first_new = len(prompt) if turn == 0 else 4  # the last id that was written had not been read
+        assert first_new <= read[0] <= first_new + 4
+        del model.hidden
+        prompt = [*prompt, *expected, *ids(3, turn)]
 
 
 @every_proposer
@@ -422,6 +428,19 @@ def test_what_is_banned_behind_a_rejected_draft_is_no_error(proposer: str) -> No
     prompt = [1, 4, 1, 4, 1, 4, 1, 4, 2, 1]
     plain = texts(model, [prompt], sampling)
     assert texts(model, [prompt], sampling, options=Options(proposer=PROPOSERS[proposer](model))) == plain
+
+
+def test_what_is_banned_behind_a_draft_ends_only_the_drafts() -> None:
+    """Nothing may follow an id that the draft model would choose and the model would not."""
+    model, draft, prompt = build(), build(seed=4), RAGGED[1]
+    plain = alone(model, prompt, GREEDY)
+    (wrong, *_) = alone(draft, prompt, GREEDY)
+    assert wrong not in plain
+    banned = SamplingConfig(banned=[[wrong, after] for after in range(V)]).banned
+    sampling = GREEDY.model_copy(update={"banned": banned})
+    new, writing = write(model, [prompt], sampling, options=Options(proposer=DraftModel(draft)))
+    assert new == [plain]
+    assert writing.drafted > 0
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
