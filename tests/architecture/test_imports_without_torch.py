@@ -30,12 +30,18 @@ def heavy_modules_after(code: str) -> str:
         "pellucid.runtime.seeding",
         "pellucid.tokenizers",
         "pellucid.data.prepare",
+        "pellucid.generate",
         "pellucid.generate.sampling.config",
         "pellucid.generate.sampling.presets",
     ],
 )
 def test_importing_a_light_module_leaves_torch_alone(module: str):
     assert heavy_modules_after(f"import {module}") == "[]"
+
+
+def test_settings_of_generation_leave_torch_alone():
+    code = "from pellucid.generate import PRESETS, SamplingConfig, preset; PRESETS['greedy'], SamplingConfig(top_p=0.9)"
+    assert heavy_modules_after(code) == "[]"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

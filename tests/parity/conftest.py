@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from pellucid.model import DecoderConfig, DecoderLM
+from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig
 
 
 class Float64Throughout(TorchFunctionMode):
@@ -52,6 +53,28 @@ def _randomise(model: nn.Module) -> None:
 @pytest.fixture(scope="session")
 def randomise() -> Callable[[nn.Module], None]:
     return _randomise
+
+
+@pytest.fixture(scope="session")
+def same_weights() -> Callable[
+    [ModuleType, DecoderConfig | EncoderDecoderConfig], tuple[nn.Module, nn.Module]
+]:
+    """The same random weights in our model and in theirs, which no id of its config ends, both in float64."""
+
+    def build(maps: ModuleType, config: DecoderConfig | EncoderDecoderConfig) -> tuple[nn.Module, nn.Module]:
+        with Float64Throughout():
+            theirs_config = AutoConfig.for_model(**maps.config_to_hf(config))
+            cls = AutoModelForCausalLM if isinstance(config, DecoderConfig) else AutoModelForSeq2SeqLM
+            theirs = cls.from_config(theirs_config, dtype=torch.float64, attn_implementation="eager").eval()
+            if isinstance(config, EncoderDecoderConfig):
+                theirs.lm_head.weight = nn.Parameter(theirs.shared.weight.clone())
+            _randomise(theirs)
+        theirs.generation_config.eos_token_id = None
+        ours = config.build().double().eval()
+        ours.load_state_dict(maps.weights_from_hf(theirs.state_dict(), config))
+        return ours, theirs
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -9,25 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    GPT2Config,
-    LlamaConfig,
     LogitsProcessor,
     LogitsProcessorList,
     MinNewTokensLengthLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
-    T5Config,
 )
 
 from pellucid.config import from_tree
 from pellucid.generate.beam import Beam, BeamConfig, Step, beam_search
 from pellucid.generate.written import Written
 from pellucid.interop.maps import gpt2, llama, t5
-from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM
+from pellucid.model import DecoderConfig, EncoderDecoderConfig
 from pellucid.model.decoding import pad_left
 
 V = 23
@@ -143,30 +138,17 @@ def cut(ids: list[int], end_id: int | None) -> list[int]:
     return ids[: ids.index(end_id) + 1] if end_id in ids else ids
 
 
-def build(family: str, randomise: Callable[[nn.Module], None], widen: Callable[[], Any]) -> Pair:
-    with widen():
-        if family == "t5":
-            config = from_tree(EncoderDecoderConfig, FAMILIES[family])
-            theirs = AutoModelForSeq2SeqLM.from_config(
-                T5Config(**t5.config_to_hf(config)), dtype=torch.float64
-            )
-            theirs.lm_head.weight = nn.Parameter(theirs.shared.weight.clone())
-        else:
-            config = from_tree(DecoderConfig, FAMILIES[family])
-            maps, cls = (llama, LlamaConfig) if family == "llama" else (gpt2, GPT2Config)
-            theirs = AutoModelForCausalLM.from_config(cls(**maps.config_to_hf(config)), dtype=torch.float64)
-        with torch.no_grad():
-            randomise(theirs)
-    theirs.generation_config.eos_token_id = None
-    maps = {"llama": llama, "gpt2": gpt2, "t5": t5}[family]
-    ours = (EncoderDecoderLM if family == "t5" else DecoderLM)(config).double()
-    ours.load_state_dict(maps.weights_from_hf(theirs.state_dict(), config))
-    return Pair(ours, theirs.eval(), END_IDS[family], widen)
+MAPS = {"llama": llama, "gpt2": gpt2, "t5": t5}
+
+
+def build(family: str, same_weights: Callable[..., Any], widen: Callable[[], Any]) -> Pair:
+    config = from_tree(EncoderDecoderConfig if family == "t5" else DecoderConfig, FAMILIES[family])
+    return Pair(*same_weights(MAPS[family], config), END_IDS[family], widen)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def pair(request, randomise, float64_throughout) -> Pair:
-    return build(request.param, randomise, float64_throughout)
+def pair(request, same_weights, float64_throughout) -> Pair:
+    return build(request.param, same_weights, float64_throughout)
 
 
 EARLY_STOPPING = [False, True, "never"]
@@ -252,8 +234,8 @@ def test_what_a_step_is_told(pair: Pair) -> None:
             assert written.lengths is None
 
 
-def test_their_code_as_published_agrees_in_float32(randomise, float64_throughout) -> None:
+def test_their_code_as_published_agrees_in_float32(same_weights, float64_throughout) -> None:
     for family in FAMILIES:
-        pair = build(family, randomise, float64_throughout)
+        pair = build(family, same_weights, float64_throughout)
         pair = replace(pair, ours=pair.ours.float(), theirs=pair.theirs.float(), widen=nullcontext)
         pair.compare(BeamConfig(num_beams=4, num_results=4), pair.end_id, tolerance=1e-4)

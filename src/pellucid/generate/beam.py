@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from pellucid.config import Config
+from pellucid.errors import ConfigError, GenerationError
 from pellucid.generate.written import Step, Written
 from pellucid.model.decoding import Decoding
 from pellucid.model.inference import evaluation_mode
@@ -68,6 +69,7 @@ def beam_search(
     end_id: int | None = None,
     steps: Sequence[Step] = (),
     dtype: torch.dtype | None = None,
+    chunk: int | None = None,
 ) -> list[list[Beam]]:
     """The `num_results` best texts of each prompt, best first; fewer where fewer texts are possible.
 
@@ -77,11 +79,11 @@ def beam_search(
 
     `steps` change log-probabilities, not logits, and what they leave is summed as it is. `documents` is -1 where the
     prompt is padding; a prompt's texts do not depend on the others of the batch. The prompt is read once for all its
-    beams. Text beyond the context goes on as in `Decoding`: each beam's newest half is read again. dtype: the
-    cache's, by default the weights'.
+    beams. Text beyond the context goes on as in `Decoding`: each beam's newest half is read again. dtype, chunk: as
+    for `Decoding`.
 
-    Scores are float32, or float64 where the model is. Raises ValueError where the steps leave a prompt no text, and
-    where a log-probability is not a number.  Source: Lowerre 1976 (the HARPY system); Wu et al. 2016,
+    Scores are float32, or float64 where the model is. Raises ConfigError where the steps leave a prompt no text, and
+    GenerationError where a log-probability is not a number.  Source: Lowerre 1976 (the HARPY system); Wu et al. 2016,
     arXiv:1609.08144, section 7, whose length penalty is another; `transformers` for what happens at the end.
     """
     if max_new_tokens < 1:
@@ -89,7 +91,7 @@ def beam_search(
     beams = beams or BeamConfig()
     searches = [_Search(beams, max_new_tokens, end_id) for _ in range(prompt.shape[0])]
     with evaluation_mode(model):
-        rows = Decoding(model, prompt, max_new_tokens, documents=documents, dtype=dtype)
+        rows = Decoding(model, prompt, max_new_tokens, documents=documents, dtype=dtype, chunk=chunk)
         padded = documents if model.continues_prompt else None
         lengths = None if padded is None else (padded >= 0).sum(dim=1)
         running, scores = searches, torch.zeros(prompt.shape[0], 1, device=prompt.device)
@@ -136,7 +138,7 @@ class _Search:
         """Take the best extensions, best first, of beams that have written `new_ids`."""
         length, width = new_ids.shape[1] + 1, self._config.num_beams
         if math.isnan(extensions[0].score):
-            raise ValueError(
+            raise GenerationError(
                 "a log-probability is not a number: the model's logits, or what a step made of them"
             )
         possible = [extension for extension in extensions if extension.score > -math.inf]
@@ -146,7 +148,7 @@ class _Search:
                 self._finish(extension, new_ids)
         going = [] if is_last else [one for one in possible if one.id != self._end_id][:width]
         if not going and not self.results:
-            raise ValueError(
+            raise ConfigError(
                 f"the steps leave no id to choose after {length - 1} new ids; ban less, or let the text end sooner"
             )
         self.is_over = not going or self._cannot_improve(going[0].score, length)

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.errors import ConfigError
 from pellucid.generate.written import Written
 from pellucid.model.decoding import Decoding
 from pellucid.model.inference import evaluation_mode
@@ -32,6 +33,9 @@ class Drafts:
 
     ids: Int[Tensor, " k"]
     probabilities: Float[Tensor, "k V"]
+
+    def first(self, count: int) -> Drafts:
+        return Drafts(self.ids[:count], self.probabilities[:count])
 
 
 Propose = Callable[[Written, int], Drafts]
@@ -57,7 +61,7 @@ class DraftModel:
     """A smaller model with the target's vocabulary, which draws as the target would.
 
     It reads the prompt as its own family does and has its own context, which rolls when it is full. dtype: its
-    cache's, by default its weights'. Raises ValueError when its ids cannot be the target's.
+    cache's, by default its weights'. Raises ConfigError when its ids cannot be the target's.
     """
 
     def __init__(self, model: LanguageModel, *, dtype: torch.dtype | None = None) -> None:
@@ -73,7 +77,7 @@ class DraftModel:
         seed: int,
     ) -> Generator[Propose]:
         if self.model.vocab_size != target.vocab_size:
-            raise ValueError(
+            raise ConfigError(
                 f"the draft model has {self.model.vocab_size} ids and the model it drafts for {target.vocab_size}; "
                 "use a draft model that was trained with the same tokenizer"
             )
@@ -103,17 +107,23 @@ def follow(rows: Decoding, written: Written) -> None:
 def _draw_drafts(
     rows: Decoding, written: Written, count: int, probabilities: Probabilities, seed: int
 ) -> Drafts:
-    drawn_from: list[Tensor] = []
-    for _ in range(count):
-        p = probabilities(rows.next_logits(), written)
+    logits, drawn_from = rows.next_logits(), list[Tensor]()
+    while True:
+        try:
+            p = probabilities(logits, written)
+        except ConfigError:  # nothing may follow these drafts, which the target may well not accept
+            break
         new = draw(p[0], uniform(seed, "draft", int(written.num_new)))
         column = written.ids.new_full((1, 1), new)
         rows.append(column)
         written = Written(torch.cat((written.ids, column), dim=1), None, written.num_new + 1)
         drawn_from.append(p)
-        if rows.room < 0:  # to read on would forget ids that may have to be taken back
+        # To read on without room would forget ids that may have to be taken back.
+        if len(drawn_from) == count or rows.room < 0:
             break
-    return Drafts(written.ids[0, written.ids.shape[1] - len(drawn_from) :], torch.cat(drawn_from))
+        logits = rows.next_logits()
+    ids = written.ids[0, written.ids.shape[1] - len(drawn_from) :]
+    return Drafts(ids, torch.cat((logits[:0], *drawn_from)))
 
 
 class NgramLookup:

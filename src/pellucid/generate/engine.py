@@ -50,6 +50,14 @@ class Options:
     proposer: Proposer | None = None
     """Who drafts ids, for one prompt at a time (speculative decoding)."""
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values that cannot be."""
+        if self.when_full not in ("roll", "stop"):
+            raise ConfigError(f"when_full must be 'roll' or 'stop', not {self.when_full!r}")
+        for name, value, least in (("chunk", self.chunk, 1), ("alternatives", self.alternatives, 0)):
+            if value is not None and value < least:
+                raise ConfigError(f"{name} must be at least {least} or None, not {value}")
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -97,8 +105,8 @@ class Writing:
         self.drafted = self.accepted = 0
 
     def finish(self, row: int) -> None:
-        """End a row: no more ids of it are wanted."""
-        self.reasons.setdefault(row, "stop")
+        """End a row: no more ids of it are wanted, and its newest ones may not be, whatever ended with them."""
+        self.reasons[row] = "stop"
 
     def steps(self) -> Iterator[list[Chosen]]:
         """One new id of every living row at a time, or the ids that one call of a proposer's target gave."""
@@ -147,6 +155,7 @@ class Writing:
             dtype=self._options.cache_dtype,
             chunk=self._options.chunk,
             known=self._known(),
+            at_end=self._remember,
         )
         made = 0
         for run in runs:
@@ -223,7 +232,10 @@ class Writing:
         )
         with torch.inference_mode():
             alone.next_logits()
-        return alone.cache.prefix(0, shared)
+        read = alone.cache.prefix(0, shared)
+        if store is not None:
+            store.add(first[:shared], read)
+        return read
 
     def _remember(self, rows: Decoding) -> None:
         """Keep what was read of a single prompt and its text for the next that begins alike."""

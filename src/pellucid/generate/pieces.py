@@ -10,8 +10,8 @@ from pellucid.tokenizers.base import Tokenizer
 
 class Pieces:
     """The text of one row. A character whose bytes come as several ids is held back until it is whole, and so is a
-    text that a stop text may begin with; bytes that are no UTF-8 become U+FFFD. A stop text, and what comes after it,
-    is left out.
+    text that a stop text may begin with; bytes that are no UTF-8 become U+FFFD. The stop text that is whole first, of
+    several the longest, is left out with what comes after it, however ids cut the text.
     """
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str] = ()) -> None:
@@ -43,10 +43,10 @@ class Pieces:
         if self.is_stopped:
             return ""
         self._held += new
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        found = [(place + len(s), place) for s in self._stops if (place := self._held.find(s)) >= 0]
         if found:
             self.is_stopped = True
-            end = min(found)
+            _, end = min(found)
         else:
             end = len(self._held) - self._may_begin_a_stop()
         piece, self._held = self._held[:end], self._held[end:]

@@ -7,7 +7,7 @@ ones cost some, and neither changes what is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.errors import ConfigError, GenerationError
 from pellucid.generate.drafting import Drafts, Probabilities, Proposer, draw
 from pellucid.generate.written import Written
 from pellucid.model.cache import Prefix
@@ -50,6 +51,7 @@ def speculate(
     dtype: torch.dtype | None = None,
     chunk: int | None = None,
     known: Prefix | None = None,
+    at_end: Callable[[Decoding], object] | None = None,
 ) -> Iterator[Verified]:
     """Yield what each call of the model gave, up to `end_id`, which comes last, or max_new_tokens ids.
 
@@ -59,8 +61,9 @@ def speculate(
     draws other ids. The context rolls as it does without drafts.
 
     The first call is asked for num_drafts ids; two more after a call that accepted all, up to max_drafts, and one
-    fewer after another. dtype, chunk, known: as for `Decoding`.
-    Raises ValueError for more than one row, and where the proposer cannot work for this model.
+    fewer after another. dtype, chunk, known: as for `Decoding`. at_end is handed what was read and written, which may
+    hold rejected drafts at its end, however the text ends.
+    Raises ValueError for more than one row; and what `probabilities` raises for a place that is reached.
     Source: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1; the number of drafts as in `transformers`.
     """
     if prompt.shape[0] != 1:
@@ -77,27 +80,35 @@ def speculate(
     drafting = proposer.drafting(model, prompt, max_new_tokens, over_all_ids, seed)
     with evaluation_mode(model), drafting as propose:
         rows = Decoding(model, prompt, max_new_tokens, dtype=dtype, chunk=chunk, known=known)
-        while (before := rows.num_new) < max_new_tokens:
-            # As many as fit, with the model's own id after them, into what is asked for and into the context.
-            count = min(num_drafts, rows.room, max_new_tokens - before - 1)
-            drafts = propose(written_at_each(rows, 0), count) if count > 0 else _no_drafts(rows, model)
-            drafted = drafts.ids.shape[0]
-            rows.append(drafts.ids[None])
-            target = over_all_ids(rows.logits(drafted + 1)[0], written_at_each(rows, drafted))
-            accepted = num_accepted(target, drafts, seed, before)
-            own = draw(correction(target, drafts, accepted), uniform(seed, "correct", before + accepted))
-            ids = [*drafts.ids[:accepted].tolist(), own]
-            if end_id in ids:
-                ids = ids[: ids.index(end_id) + 1]
-                yield Verified(ids, drafted, min(accepted, len(ids)))
-                return
-            yield Verified(ids, drafted, accepted)
-            rows.forget(drafted - accepted)
-            rows.append(drafts.ids.new_tensor([own]))
-            if drafted:
-                num_drafts = (
-                    min(max_drafts, num_drafts + 2) if accepted == drafted else max(1, num_drafts - 1)
-                )
+        try:
+            while (before := rows.num_new) < max_new_tokens:
+                # As many as fit, with the model's own id after them, into what is asked for and into the context.
+                count = min(num_drafts, rows.room, max_new_tokens - before - 1)
+                drafts = propose(written_at_each(rows, 0), count) if count > 0 else _no_drafts(rows, model)
+                drafted = drafts.ids.shape[0]
+                rows.append(drafts.ids[None])
+                logits, written = rows.logits(drafted + 1)[0], written_at_each(rows, drafted)
+                target, fault = _up_to_a_fault(over_all_ids, logits, written)
+                drafts = drafts.first(len(target) - 1)
+                accepted = num_accepted(target, drafts, seed, before)
+                if fault is not None and accepted == len(drafts.ids):
+                    raise fault
+                own = draw(correction(target, drafts, accepted), uniform(seed, "correct", before + accepted))
+                ids = [*drafts.ids[:accepted].tolist(), own]
+                if end_id in ids:
+                    ids = ids[: ids.index(end_id) + 1]
+                    yield Verified(ids, drafted, min(accepted, len(ids)))
+                    return
+                yield Verified(ids, drafted, accepted)
+                rows.forget(drafted - accepted)
+                rows.append(drafts.ids.new_tensor([own]))
+                if drafted:
+                    num_drafts = (
+                        min(max_drafts, num_drafts + 2) if accepted == drafted else max(1, num_drafts - 1)
+                    )
+        finally:
+            if at_end is not None:
+                at_end(rows)
 
 
 def num_accepted(target: Float[Tensor, "k+1 V"], drafts: Drafts, seed: int, position: int) -> int:
@@ -131,6 +142,26 @@ def written_at_each(rows: Decoding, count: int) -> Written:
     missing = torch.arange(count, -1, -1, device=text.device)
     beginnings = [F.pad(text[: len(text) - left], (left, 0)) for left in range(count, -1, -1)]
     return Written(torch.stack(beginnings), len(text) - missing, rows.num_new - missing)
+
+
+def _up_to_a_fault(
+    probabilities: Probabilities, logits: Float[Tensor, "n V"], written: Written
+) -> tuple[Float[Tensor, "m V"], ConfigError | GenerationError | None]:
+    """The distribution of each place, or up to one that has none (then zeros, and why).
+
+    Where everything is banned after a draft, it matters only if that draft is accepted.
+    """
+    try:
+        return probabilities(logits, written), None
+    except (ConfigError, GenerationError) as error:
+        fault = error
+    found = [logits[:0]]
+    for place in range(len(logits)):
+        try:
+            found.append(probabilities(logits[place : place + 1], written.rows(place, place + 1)))
+        except (ConfigError, GenerationError):
+            break
+    return torch.cat((*found, torch.zeros_like(logits[:1]))), fault
 
 
 def _no_drafts(rows: Decoding, model: LanguageModel) -> Drafts:

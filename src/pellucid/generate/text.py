@@ -125,8 +125,11 @@ def generate_texts(
 
     A text is that of `generate_text`, but for rounding; result i is drawn by the seed `sampling.seed + i`. With
     `beams` nothing is drawn: the likeliest texts are searched for, best first, as many as `beams.num_results`, and
-    of `sampling` only penalties, bans and lengths count. `before` stands before every prompt.
+    of `sampling` only penalties, bans, lengths and stop texts count. `before` stands before every prompt. Raises as
+    `stream_text` does, and ConfigError for what beams have not.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
     sampling, options = sampling or SamplingConfig(), options or Options()
     for begin in range(0, len(prompts), batch_size):
         batch = _Batch(
@@ -215,6 +218,7 @@ class _Batch:
 
     def searched(self, beams: BeamConfig) -> list[list[Generation]]:
         """Of each prompt, the texts that beams find."""
+        self._refuse_what_beams_have_not()
         device, vocab_size = self._model.device, self._tokenizer.vocab_size
         prompt, documents = decoding.pad_left([torch.tensor(ids, device=device) for ids in self._prompt_ids])
         end = self._tokenizer.end_of_text_id
@@ -224,10 +228,11 @@ class _Batch:
             prompt,
             self._sampling.max_new_tokens,
             beams,
-            documents=documents,
+            documents=documents if bool((documents < 0).any()) else None,
             end_id=end,
             steps=self._sampling.model_copy(update={"temperature": 0.0}).steps(vocab_size, end),
             dtype=self._options.cache_dtype,
+            chunk=self._options.chunk,
         )
         self._seconds = perf_counter() - began
         self._rows = [self._row_of(beam.ids.tolist()) for results in found for beam in results]
@@ -237,6 +242,24 @@ class _Batch:
         for row, ((number, place), score) in enumerate(zip(prompts, scores, strict=True)):
             texts[number].append(self._generation(row, prompt=number, result=place, score=score))
         return texts
+
+    def _refuse_what_beams_have_not(self) -> None:
+        if self._num_results > 1:
+            raise ConfigError(
+                f"num_results={self._num_results} counts texts that are drawn; of beams, set BeamConfig(num_results=…)"
+            )
+        if self._options.proposer is not None or self._options.alternatives is not None:
+            raise ConfigError(
+                "beams go with neither drafts (speculative decoding) nor log-probabilities of single ids; "
+                "leave one of the two out"
+            )
+        longest, context = max(map(len, self._prompt_ids)), self._model.max_seq_len
+        written = self._sampling.max_new_tokens + (longest if self._model.continues_prompt else 1)
+        if self._options.when_full == "stop" and max(longest, written - 1) > context:
+            raise ConfigError(
+                f"beams do not stop at the end of the context ({context} tokens), which {longest} of the prompt and "
+                f"{self._sampling.max_new_tokens} new ones would pass; ask for fewer, or let the context roll"
+            )
 
     def _row_of(self, ids: list[int]) -> _Row:
         """A row whose ids are all there."""

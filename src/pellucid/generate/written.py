@@ -31,6 +31,11 @@ class Written:
         """Where the ids were generated, not given."""
         return self._last(self.num_new)
 
+    def rows(self, first: int, end: int) -> Written:
+        """Those rows alone."""
+        lengths = None if self.lengths is None else self.lengths[first:end]
+        return Written(self.ids[first:end], lengths, self.num_new[first:end])
+
     def _last(self, counts: Int[Tensor, " B"]) -> Bool[Tensor, "B T"]:
         width = self.ids.shape[1]
         from_the_end = torch.arange(width, 0, -1, device=self.ids.device)

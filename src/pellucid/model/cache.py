@@ -156,13 +156,26 @@ class KVCache:
             raise ValueError(f"a cache of {self.length} positions has no beginning of {length}")
         return Prefix(self.keys[:, row, :, :length].clone(), self.values[:, row, :, :length].clone())
 
-    def adopt(self, prefix: Prefix) -> None:
-        """Begin every row of an empty cache with what another row has read."""
+    def adopt(self, prefix: Prefix, padding: Int[Tensor, " B"] | None = None) -> None:
+        """Begin every row of an empty cache with what another row has read.
+
+        padding: columns before each row's text. So many fewer positions of the prefix fit behind them into its
+        length, if any; padding between the two would come between texts and what a sliding window shows them.
+        """
         if self.length:
             raise ValueError(f"the cache already holds {self.length} positions; crop it to 0 first")
         self.require_room(self.keys.shape[1], prefix.length)
-        self.keys[:, :, :, : prefix.length] = prefix.keys[:, None]
-        self.values[:, :, :, : prefix.length] = prefix.values[:, None]
+        if padding is None:
+            self.keys[:, :, :, : prefix.length] = prefix.keys[:, None]
+            self.values[:, :, :, : prefix.length] = prefix.values[:, None]
+        else:
+            for row, skipped in enumerate(padding.clamp(max=prefix.length).tolist()):
+                kept = prefix.first(prefix.length - skipped)
+                self.keys[:, row, :, skipped : prefix.length] = kept.keys
+                self.values[:, row, :, skipped : prefix.length] = kept.values
+            columns = torch.arange(prefix.length, device=padding.device) - padding[:, None]
+            self.note_places(padding.device)
+            self.place(columns.clamp(min=0), torch.where(columns < 0, -1, 0))
         self.length = prefix.length
 
     def reorder(self, rows: Int[Tensor, " B"] | Sequence[int]) -> None:

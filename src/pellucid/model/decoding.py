@@ -174,14 +174,11 @@ class Decoding:
         return self._read(read, inputs, count)
 
     def _read_after(self, known: Prefix, count: int) -> Float[Tensor, "B T_last D"]:
-        """What follows the known beginning; the padding of shorter rows stands between the two."""
-        self.cache.adopt(known)
-        rest = [length - known.length for length in self._lengths]
-        read, documents = newest(self.ids, rest, self._model.max_seq_len)
-        if documents is None:
-            return self._read(read, {}, count)
-        positions = known.length + (documents == 0).cumsum(dim=1) - 1
-        return self._read(read, {"documents": documents, "positions": positions.clamp(min=0)}, count)
+        """What follows the known beginning. Where a shorter row has padding before it, the end of it is read again."""
+        read, documents = newest(self.ids, self._lengths, self._model.max_seq_len)
+        self.cache.adopt(known, None if documents is None else (documents < 0).sum(dim=1))
+        inputs = {} if documents is None else {"documents": documents[:, known.length :]}
+        return self._read(read[:, known.length :], inputs, count)
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.config import from_tree
-from pellucid.errors import ConfigError
+from pellucid.errors import ConfigError, GenerationError
 from pellucid.generate.beam import Beam, BeamConfig, beam_search
 from pellucid.generate.written import Written
 from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM, Hidden
@@ -317,7 +317,7 @@ def test_steps_that_ban_every_id_are_refused(after: int) -> None:
     def ban(scores: Tensor, written: Written) -> Tensor:
         return torch.full_like(scores, -torch.inf) if int(written.num_new[0]) == after else scores
 
-    with pytest.raises(ValueError, match=f"the steps leave no id to choose after {after} new ids"):
+    with pytest.raises(ConfigError, match=f"the steps leave no id to choose after {after} new ids"):
         beam_search(decoder(), draw_ids(1, 4), 5, steps=[ban])
 
 
@@ -336,5 +336,5 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
     model = decoder()
     with torch.no_grad():
         next(model.parameters()).fill_(torch.nan)
-    with pytest.raises(ValueError, match="a log-probability is not a number"):
+    with pytest.raises(GenerationError, match="a log-probability is not a number"):
         beam_search(model, draw_ids(1, 4), 3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pellucid.errors import ConfigError
 from pellucid.generate.drafting import DraftModel, NgramLookup, draw, follow, uniform
 from pellucid.generate.written import Written
 from pellucid.model import DecoderConfig, EncoderDecoderConfig
@@ -159,7 +160,7 @@ def test_another_vocabulary_is_refused() -> None:
     target, draft = build(vocabulary=11), build(vocabulary=12)
     with (
         pytest.raises(
-            ValueError, match="the draft model has 12 ids and the model it drafts for 11; use a draft"
+            ConfigError, match="the draft model has 12 ids and the model it drafts for 11; use a draft"
         ),
         DraftModel(draft).drafting(target, torch.tensor([[1]]), 5, softmax, 0),
     ):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM, KVCache
-from pellucid.model.cache import CrossCache
+from pellucid.model.cache import CrossCache, Prefix
 
 
 @pytest.fixture
@@ -276,3 +276,20 @@ def test_another_number_of_rows_is_refused(model: DecoderLM, rows: int, batch: i
     with pytest.raises(ValueError, match=f"the cache holds {rows} rows and the input has {batch}"):
         model(draw_ids(batch, 4), cache=cache)
     assert not cache.keys.any()
+
+
+def test_what_is_adopted_stands_behind_each_rows_padding() -> None:
+    """A row with padding takes so much less of it over, one with more than there is takes nothing."""
+    read = torch.arange(1.0, 4.0)[None, None, :, None].expand(2, 1, 3, 2)
+    cache = small_cache()
+    cache.reorder([0, 0, 0])
+    cache.adopt(Prefix(read, 10 * read), torch.tensor([0, 2, 7]))
+    assert cache.length == 3
+    assert cache.keys[1, :, 0, :3, 0].tolist() == [[1, 2, 3], [0, 0, 1], [0, 0, 0]]
+    assert cache.values[0, :, 0, :3, 1].tolist() == [[10, 20, 30], [0, 0, 10], [0, 0, 0]]
+    assert cache.positions is not None
+    assert cache.positions[:, :3].tolist() == [[0, 1, 2], [0, 0, 0], [0, 0, 0]]
+    assert cache.documents is not None
+    assert cache.documents[:, :3].tolist() == [[0, 0, 0], [-1, -1, 0], [-1, -1, -1]]
+    with pytest.raises(ValueError, match="the cache already holds 3 positions; crop it to 0 first"):
+        cache.adopt(Prefix(read, read))

@@ -165,8 +165,20 @@ def test_memory_is_what_the_format_says() -> None:
         rest = sum(4 * p.numel() for p in model.parameters() if p.dim() != 2)
         pack(model, form)
         sizes[form] = weight_bytes(model)
-        assert sizes[form] == weights * bits_per_weight(form) / 8 + rest
+        of_tokens = "q8" if form == "q4" else form
+        inside = weights - 512 * 128
+        assert sizes[form] == (
+            (inside * bits_per_weight(form) + 512 * 128 * bits_per_weight(of_tokens)) / 8 + rest
+        )
     assert sizes["q4"] < sizes["q8"] < sizes["bf16"] == sizes["fp16"] < sizes["fp32"]
+
+
+def test_in_4_bits_a_head_of_its_own_has_8() -> None:
+    model = DecoderConfig(vocab_size=64, d_model=32, num_heads=2, tie_embeddings=False).build(seed=0)
+    pack(model, "q4")
+    forms = {name: m.form for name, m in model.named_modules() if isinstance(m, PackedMatrix)}
+    assert {name for name, form in forms.items() if form == "q8"} == {"embedding.packed", "output.packed"}
+    assert set(forms.values()) == {"q4", "q8"}
 
 
 def test_keys_and_values_of_narrow_weights_are_kept_in_bf16() -> None:

@@ -18,17 +18,20 @@ from pellucid.model.packed.layers import Format, PackedEmbedding, PackedLinear, 
 def pack(model: nn.Module, form: Format, stored: Mapping[str, Tensor] | None = None) -> None:
     """Replace every linear layer and token table of a float32 model by a packed one, in place.
 
+    In 4 bits, token tables and the head have 8, as in llama.cpp's files: rounding them costs more than all the rest.
     The model can be scored and sampled afterwards, not trained or saved. stored: what `packed_tensors` gave of the
     same model packed before, so that nothing is computed again.
     """
     stored = stored or {}
+    of_tokens: Format = "q8" if form == "q4" else form
+    head = getattr(model, "output", None)
     for path, module in list(model.named_modules()):
         for name, child in list(module.named_children()):
             before = stored.get(f"{path}.{name}".lstrip("."))
             if isinstance(child, nn.Linear):
-                setattr(module, name, PackedLinear(child, form, before))
+                setattr(module, name, PackedLinear(child, of_tokens if child is head else form, before))
             elif isinstance(child, TokenEmbedding):
-                setattr(module, name, PackedEmbedding(child, form, before))
+                setattr(module, name, PackedEmbedding(child, of_tokens, before))
 
 
 def packed_tensors(model: nn.Module) -> dict[str, Tensor]:
