@@ -39,8 +39,8 @@ class Options:
 
     when_full: Literal["roll", "stop"] = "roll"
     """At the end of the context: its older half is forgotten and writing goes on, or the text ends."""
-    chunk: int | None = 512
-    """How many columns of a prompt are read at once; None: all."""
+    chunk: int | None = None
+    """How many columns of a prompt are read at once; None: see `Decoding`."""
     cache_dtype: torch.dtype | None = None
     """Of keys and values; None: what suits the weights."""
     alternatives: int | None = None

@@ -25,13 +25,17 @@ Those are the whole prompt and the new ones; of an encoder-decoder, whose prompt
 """
 
 
+IDS_AT_ONCE = 512
+"""Of a prompt, all rows together, on CPUs: more are no faster, and what comes between layers outgrows the caches."""
+
+
 class Decoding:
     """Rows of text that grow: the ids so far, the cache of what the model has read of them, and what it has not.
 
     `next_logits` reads the unread ids and says what may follow; `append` writes an id to every row; `keep` lets
-    rows go on where others were, or drops some; `forget` takes ids back. The prompt is read in one pass, or in
-    chunks of `chunk` columns, into a preallocated cache (by an encoder-decoder: into its encoder), then each new
-    id alone.
+    rows go on where others were, or drops some; `forget` takes ids back. The prompt is read in
+    chunks of `chunk` columns (left out: of IDS_AT_ONCE ids on CPUs, elsewhere whole), into a preallocated cache (by
+    an encoder-decoder: into its encoder, whole), then each new id alone.
 
     When a row has filled the context, its newest half is read again into the emptied cache and decoding goes on,
     so that text can be longer than the context; a prompt longer than the context is cut to its newest half in the
@@ -141,11 +145,7 @@ class Decoding:
     ) -> Float[Tensor, "B T_last D"]:
         """The states of the last chunk, which is a whole one and has `count` ids at least."""
         width = ids.shape[1]
-        chunk = (
-            width
-            if self._chunk is None or "prefix_lengths" in inputs
-            else min(max(self._chunk, count), width)
-        )
+        chunk = width if "prefix_lengths" in inputs else min(max(self._columns(ids), count), width)
         states = None
         for end in range(width % chunk or chunk, width + 1, chunk):
             part = slice(max(0, end - chunk), end)
@@ -153,6 +153,12 @@ class Decoding:
             states = self._model.hidden(ids[:, part], cache=self.cache, **now).states
         assert states is not None
         return states
+
+    def _columns(self, ids: Int[Tensor, "B T_read"]) -> int:
+        """How many are read at once."""
+        if self._chunk is not None:
+            return self._chunk
+        return max(1, IDS_AT_ONCE // ids.shape[0]) if ids.device.type == "cpu" else ids.shape[1]
 
     def _read_anew(self, count: int) -> Float[Tensor, "B T_last D"]:
         """Each row's ids where they fit, else its newest half."""

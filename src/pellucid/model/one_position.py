@@ -26,7 +26,7 @@ from pellucid.model.feedforward.mlp import MLP, gelu, gelu_tanh, relu2
 from pellucid.model.kernels import AttentionContext
 from pellucid.model.native.blocks import ACTIVATIONS, NORMS, Blocks, Layer, Matrix, Norm
 from pellucid.model.norms import LayerNorm, NoNorm, RMSNorm
-from pellucid.model.packed.layers import FEW_ROWS, PackedLinear
+from pellucid.model.packed.layers import FEW_ROWS, FEW_ROWS_QUANTISED, PackedLinear
 from pellucid.model.positions import Position, RotaryPosition
 
 _ACTIVATIONS: dict[Callable[[Tensor], Tensor], int] = {
@@ -64,7 +64,6 @@ def run_blocks(
     """
     if not (
         x.shape[1] == 1
-        and x.shape[0] <= FEW_ROWS
         and x.dtype == torch.float32
         and x.device.type == "cpu"
         and cache.keys.dtype in _CACHES
@@ -77,14 +76,19 @@ def run_blocks(
     if cache not in _PLANS:
         _PLANS[cache] = _plan(parts)
     plan = _PLANS[cache]
-    return None if plan is None else plan.run(x, attention, contexts, source_context, cache)
+    return (
+        None
+        if plan is None or x.shape[0] > plan.few_rows
+        else plan.run(x, attention, contexts, source_context, cache)
+    )
 
 
 class _Plan:
-    """A stack in the words of kernels.cpp. What it points to is kept alive by `_tensors`."""
+    """A stack in the words of kernels.cpp. What it points to is kept alive by `_tensors`; few_rows: see layers.py."""
 
     def __init__(self, parts: Parts) -> None:
         self._tensors: list[Tensor] = []
+        self.few_rows = FEW_ROWS_QUANTISED
         blocks = [self._known(block, Block.forward) for block in parts.blocks]
         layers = [self._layer(block) for block in blocks]
         self._layers = (Layer * len(layers))(*layers)
@@ -232,9 +236,11 @@ class _Plan:
             if not packed.is_native:
                 raise UnknownPartError
             numbers, form, n, k = packed.data, packed.form, packed.rows, packed.columns
+            self.few_rows = min(self.few_rows, packed.few_rows)
         elif type(linear) is nn.Linear:
             self._known(linear, nn.Linear.forward)
             numbers, form, (n, k) = linear.weight, "fp32", linear.weight.shape
+            self.few_rows = min(self.few_rows, FEW_ROWS)
             if numbers.dtype != torch.float32 or k % 16:
                 raise UnknownPartError
         else:

@@ -43,7 +43,11 @@ CONFIGS = {
 def tensor_bytes() -> int:
     """Of all tensors alive, each storage once."""
     gc.collect()
-    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    own = (
+        torch.Tensor,
+        torch.nn.Parameter,
+    )  # not the tensors without memory that a compiler leaves in its caches
+    tensors = [each for each in gc.get_objects() if type(each) in own]
     return sum({each.data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())
 
 

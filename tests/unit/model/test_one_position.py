@@ -12,7 +12,7 @@ from pellucid.model.decoding import decode
 from pellucid.model.feedforward import GEGLUConfig, GELUConfig, MoEConfig, ReLU2Config, ReLUConfig
 from pellucid.model.norms import LayerNormConfig, NoNormConfig
 from pellucid.model.packed import pack
-from pellucid.model.packed.layers import FEW_ROWS
+from pellucid.model.packed.layers import FEW_ROWS, FEW_ROWS_QUANTISED
 from pellucid.model.positions import (
     AlibiPositionConfig,
     LearnedPositionConfig,
@@ -179,10 +179,13 @@ def test_a_row_is_the_same_alone_and_in_a_batch(calls):
         torch.testing.assert_close(alone[0], together[row], rtol=1e-5, atol=1e-5)
 
 
-def test_more_rows_than_few_go_by_the_modules(calls):
-    written(decoder(), ids(FEW_ROWS + 1, 3), count=2)
+@pytest.mark.parametrize(("form", "few"), [("bf16", FEW_ROWS), ("q8", FEW_ROWS_QUANTISED)])
+def test_more_rows_than_few_go_by_the_modules(form, few, calls):
+    model = decoder()
+    pack(model, form)
+    written(model, ids(few + 1, 3), count=2)
     assert calls.count == 0
-    written(decoder(), ids(FEW_ROWS, 3), count=2)
+    written(model, ids(few, 3), count=2)
     assert calls.count == 1
 
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
@@ -31,7 +32,12 @@ static inline float sum(Floats x) {
     Four all = (part[0] + part[1]) + (part[2] + part[3]);
     return (all[0] + all[2]) + (all[1] + all[3]);
 }
-static inline Words widen(Halves x) { return __builtin_convertvector(x, Words); }
+static inline Words widen(Halves x) {
+#if defined(__AVX512F__)  // one instruction, where GCC 12 writes six
+    return (Words)_mm512_cvtepu16_epi32((__m256i)x);
+#endif
+    return __builtin_convertvector(x, Words);
+}
 static inline Floats floats(Ints x) { return __builtin_convertvector(x, Floats); }
 
 // How 16 numbers are read from a matrix of each format, as float32.
@@ -196,16 +202,76 @@ template <int BITS, class Number> static void unpack(const uint8_t *w, Number *y
     }
 }
 
+static inline Floats all(float value) { return Floats{} + value; }
+
+// e^x in each lane, to two units in the last place; 0 below -87.  Source: Cephes' expf (Moshier 1989).
+static inline Floats exponential(Floats x) {
+    Floats bounded = x > all(88) ? all(88) : x;
+    Floats whole = (bounded * 1.44269504f + 12582912.0f) - 12582912.0f;  // the nearest whole power of 2
+    Floats r = bounded - whole * 0.693359375f - whole * -2.12194440e-4f;
+    Floats y = all(1.9875691500e-4f);
+    for (float term : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f})
+        y = y * r + term;
+    y = y * r * r + r + 1.0f;
+    Ints power = (__builtin_convertvector(whole, Ints) + 127) << 23;
+    return x < all(-87) ? all(0) : y * (Floats)power;
+}
+
+static constexpr int64_t AHEAD = 8;  // keys: memory is asked for them that much before they are read
+
+// score[s] = q·k_s for each key.
+template <class Format>
+static inline void dots(const float *q, const typename Format::Stored *k, float *score, int64_t length, int64_t e) {
+    int64_t s = 0;
+    for (; s + 4 <= length; s += 4) {
+        Floats dot[4] = {};
+        for (int64_t i = 0; i < e; i += LANES) {
+            Floats part = load<Floats>(q + i);
+#pragma GCC unroll 4
+            for (int u = 0; u < 4; u++) {
+                const typename Format::Stored *p = k + (s + u) * e + i;
+                __builtin_prefetch(p + AHEAD * e);
+                dot[u] += part * Format::read(p);
+            }
+        }
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; u++) score[s + u] = sum(dot[u]);
+    }
+    for (; s < length; s++) {
+        Floats dot = {};
+        for (int64_t i = 0; i < e; i += LANES) dot += load<Floats>(q + i) * Format::read(k + s * e + i);
+        score[s] = sum(dot);
+    }
+}
+
+// y = Σ_s score[s] v_s / weight, for N · 16 of the numbers of a head.
+template <class Format, int N>
+static inline void mix(const float *score, const typename Format::Stored *v, float *y, int64_t length, int64_t e,
+                       float weight) {
+    Floats mixed[N] = {};
+    for (int64_t s = 0; s < length; s++)
+#pragma GCC unroll 4
+        for (int i = 0; i < N; i++) {
+            const typename Format::Stored *p = v + s * e + i * LANES;
+            __builtin_prefetch(p + AHEAD * e);
+            mixed[i] += Format::read(p) * score[s];
+        }
+#pragma GCC unroll 4
+    for (int i = 0; i < N; i++) {
+        mixed[i] /= weight;
+        memcpy(y + i * LANES, &mixed[i], sizeof mixed[i]);
+    }
+}
+
 // Attention of one query head: y = Σ_s softmax_s(cap(q·k_s · scale) + bias_s) v_s. seen and bias may be null.
 template <class Format>
 static void attend_head(const float *q, const typename Format::Stored *k, const typename Format::Stored *v,
                         const uint8_t *seen, const float *bias, float *score, float *y, int64_t length, int64_t e,
                         float scale, float softcap) {
+    dots<Format>(q, k, score, length, e);
     float largest = -INFINITY;
     for (int64_t s = 0; s < length; s++) {
-        Floats dot = {};
-        for (int64_t i = 0; i < e; i += LANES) dot += load<Floats>(q + i) * Format::read(k + s * e + i);
-        float z = sum(dot) * scale;
+        float z = score[s] * scale;
         if (softcap > 0) z = softcap * tanhf(z / softcap);
         if (bias) z += bias[s];
         if (seen && !seen[s]) z = -INFINITY;
@@ -214,14 +280,19 @@ static void attend_head(const float *q, const typename Format::Stored *k, const 
     }
     memset(y, 0, e * sizeof(float));
     if (largest == -INFINITY) return;  // it sees nothing
-    float weight = 0;
-    for (int64_t s = 0; s < length; s++) weight += score[s] = expf(score[s] - largest);
-    for (int64_t i = 0; i < e; i += LANES) {
-        Floats mixed = {};
-        for (int64_t s = 0; s < length; s++) mixed += Format::read(v + s * e + i) * score[s];
-        mixed /= weight;
-        memcpy(y + i, &mixed, sizeof mixed);
+    Floats weights = {};
+    for (int64_t s = 0; s < length; s += LANES) {
+        int64_t bytes = (length - s < LANES ? length - s : LANES) * sizeof(float);
+        Floats part = all(-INFINITY);
+        memcpy(&part, score + s, bytes);
+        part = exponential(part - largest);
+        weights += part;
+        memcpy(score + s, &part, bytes);
     }
+    float weight = sum(weights);
+    int64_t i = 0;
+    for (; i + 4 * LANES <= e; i += 4 * LANES) mix<Format, 4>(score, v + i, y + i, length, e, weight);
+    for (; i < e; i += LANES) mix<Format, 1>(score, v + i, y + i, length, e, weight);
 }
 
 // Norms of vectors of d numbers; d is a multiple of 16.
@@ -287,12 +358,22 @@ struct Blocks {
 
 static inline float activate(int64_t kind, float x) {
     switch (kind) {
-        case SILU: return x / (1 + expf(-x));
         case GELU: return 0.5f * x * (1 + erff(x * 0.70710678f));
         case GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
         case RELU: return x > 0 ? x : x != x ? x : 0;
         default: return x > 0 ? x * x : x != x ? x : 0;
     }
+}
+
+// up = activation(gate) · up, or without a gate activation(up), for 16 numbers.
+static inline void activate_lanes(int64_t kind, const float *gate, float *up) {
+    Floats in = load<Floats>(gate ? gate : up), out;
+    if (kind == SILU)
+        out = in / (exponential(-in) + 1.0f);
+    else
+        for (int i = 0; i < LANES; i++) out[i] = activate(kind, in[i]);
+    if (gate) out *= load<Floats>(up);
+    memcpy(up, &out, sizeof out);
 }
 
 static inline void rotate(float *head, const float *cosine, const float *sine, int64_t turning) {
@@ -414,9 +495,8 @@ static void run_block(const Blocks &b, int64_t number) {
     multiply(layer.up, s.h, s.up, b.rows);
 #pragma omp barrier
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < b.rows * layer.up.n; i++)
-        s.up[i] = layer.gate.numbers ? activate(layer.activation, s.gate[i]) * s.up[i]
-                                     : activate(layer.activation, s.up[i]);
+    for (int64_t i = 0; i < b.rows * layer.up.n; i += LANES)
+        activate_lanes(layer.activation, layer.gate.numbers ? s.gate + i : nullptr, s.up + i);
     leave(b, layer.down, layer.feed_out_norm, s.up, s.h);
 }
 

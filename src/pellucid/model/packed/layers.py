@@ -19,8 +19,8 @@ Format = Literal["fp32", "bf16", "fp16", "q8", "q4"]
 
 DENSE: dict[Format, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-FEW_ROWS = 16
-"""Rows of x up to which reading the matrix is what takes time, so that the native kernel is the faster one."""
+FEW_ROWS, FEW_ROWS_QUANTISED = 16, 64
+"""Rows of x up to which the native kernel is the faster one: torch has to compute a quantised matrix back first."""
 
 
 class PackedMatrix(nn.Module):
@@ -42,11 +42,12 @@ class PackedMatrix(nn.Module):
         self.register_buffer("data", _stored(matrix.detach(), form) if stored is None else stored)
         self._number = native.FORMATS[form]
         self.is_native = self.columns % 16 == 0
+        self.few_rows = FEW_ROWS_QUANTISED if form in BITS else FEW_ROWS
         self._wide = torch.bfloat16 if cpu_has_bf16() else torch.float32
 
     def forward(self, x: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows n"]:
         if (
-            x.numel() <= FEW_ROWS * self.columns
+            x.numel() <= self.few_rows * self.columns
             and self.is_native
             and x.dtype == torch.float32
             and x.device.type == "cpu"
