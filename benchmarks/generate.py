@@ -75,6 +75,7 @@ class Benchmark:
             "OMP_NUM_THREADS": str(options.threads),
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
+            "PELLUCID_CACHE_DIR": str(files / "cache"),
         }
         self.rows = [row for row in rows if is_installed(row.package)]
         self.absent = {row.name: f"not installed: see {REQUIREMENTS}" for row in rows if row not in self.rows}
@@ -179,7 +180,9 @@ class Benchmark:
                 "prompt_tokens": self.options.prompt_tokens,
                 "new_tokens": self.options.new_tokens,
                 "rounds": len(self.bandwidths),
-                "environment": self.environment,
+                "environment": {
+                    name: value for name, value in self.environment.items() if os.sep not in value
+                },
                 "command": shown_command(sys.argv[1:]),
             },
             "read_bandwidth": {"bytes_per_s": fastest, "by_way": bandwidth},

@@ -22,6 +22,8 @@ from pellucid.train.score import score_loaded
 
 TOKENS = 8192
 """How many first tokens are scored."""
+ELSEWHERE = "the built-in corpus"
+"""What is scored where a model's own data is not here."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,9 @@ def quantising_cost(path: Path, writer: Writer, form: Quantised, device: Device)
     name, exact = _score(before, precision)
     _, rounded = _score(writer.loaded, precision)
     cost = QuantisingCost(name, exact.tokens, exact.perplexity, rounded.perplexity)
-    with suppress(StorageError):  # then it is measured again the next time
-        write_atomic(file, json.dumps(cost.to_dict()))
+    if name != ELSEWHERE:  # a run's data may come back
+        with suppress(StorageError):  # then it is measured again the next time
+            write_atomic(file, json.dumps(cost.to_dict()))
     return cost
 
 
@@ -76,4 +79,4 @@ def _score(loaded: checkpoint.Loaded, precision: Precision) -> tuple[str, Perple
             raise
     text = "".join(texts(BuiltinSource("shakespeare")))
     score = evaluate_text(loaded.model, loaded.tokenizer, text, precision, max_tokens=TOKENS)
-    return "the built-in corpus", score
+    return ELSEWHERE, score

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pellucid.config import from_tree, to_tree
+from pellucid.generate.engine import Options
+from pellucid.generate.prefixes import Prefixes
 from pellucid.generate.samples import Figures, Sample, figures, measure
 from pellucid.generate.sampling import PRESETS, SamplingConfig, preset
 from pellucid.generate.strategies import STRATEGIES, strategy
@@ -17,6 +19,8 @@ from pellucid.tokenizers import Tokenizer
 
 DEFAULT_SEEDS = (0, 1, 2)
 DEFAULT_NEW_TOKENS = 80
+PREFIX_BYTES = 256 * 2**20
+"""Memory for what was read of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,11 @@ def compare_sampling(
     total, done = sum(map(len, work.values())), 0
     prompt_ids = start_ids(tokenizer, prompt, allow_special=not model.continues_prompt)
     found: list[Continuations] = []
+    options = Options(prefixes=Prefixes(PREFIX_BYTES))  # the prompt is read once
     for name, configs in work.items():
         samples: list[Sample] = []
         for sampling in configs:
-            written = generate_text(model, tokenizer, prompt, sampling)
+            written = generate_text(model, tokenizer, prompt, sampling, options=options)
             samples.append(measure(model, tokenizer, prompt_ids, written, seed=sampling.seed))
             done += 1
             if on_sample is not None:

@@ -35,7 +35,7 @@ LEAST_SHARED = 16
 
 @dataclass(frozen=True, eq=False)
 class Options:
-    """How text is written, apart from how ids are chosen. None of it changes what is written but `when_full`."""
+    """How text is written, apart from how ids are chosen. None of it but `when_full` changes more than rounding."""
 
     when_full: Literal["roll", "stop"] = "roll"
     """At the end of the context: its older half is forgotten and writing goes on, or the text ends."""

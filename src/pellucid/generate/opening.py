@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ from pellucid.runtime.device import Device
 from pellucid.runtime.files import cache_folder, write_atomic
 from pellucid.runtime.precision import DTYPES, PrecisionName, choose_generation_format
 
-_CONVERSION = 1
+_CONVERSION = 2
 """Raised whenever the same weights would be quantised to other bits, or laid out otherwise."""
+
+
+_MOST_CONVERSIONS = 8
+"""How many quantised models are kept."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ def open_writer(
         store_weights(model.to(device.torch), form)
     model.to(device.torch)
     who = "kernels of our own" if has_kernels else "torch"
+    if quantize is not None and not has_kernels:
+        who += f", which computes {form} back for every token: slower than --dtype"
     reason = "" if has_kernels or device.type != "cpu" else f", since {native.built().reason}"
     return Writer(loaded, form, weight_bytes(model), who + reason)
 
@@ -85,10 +92,25 @@ def conversion_file(path: Path, form: Quantised) -> Path:
 
 def _quantise(path: Path, model: Transformer, form: Quantised) -> None:
     """Pack the model, from the kept conversion where there is one; else keep it, where there is room."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise CheckpointError(
+                f"{path}: {name} has numbers that are not finite, which {form} would hide; choose an older checkpoint"
+            )
     file = conversion_file(path, form)
     try:
         pack(model, form, read_tensors(file))
+        os.utime(file)
     except CheckpointError:  # none yet, or damaged
         pack(model, form)
         with suppress(StorageError):
             write_atomic(file, save(packed_tensors(model)))
+            _forget_oldest(file.parent)
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Leave the conversions that were used last."""
+    kept = sorted(folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in kept[_MOST_CONVERSIONS:]:
+        file.unlink(missing_ok=True)
+        file.with_suffix(".json").unlink(missing_ok=True)

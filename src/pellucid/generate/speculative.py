@@ -47,7 +47,7 @@ def speculate(
     seed: int = 0,
     end_id: int | None = None,
     num_drafts: int = 4,
-    max_drafts: int = 16,
+    max_drafts: int = 15,
     dtype: torch.dtype | None = None,
     chunk: int | None = None,
     known: Prefix | None = None,

@@ -60,8 +60,9 @@ class Decoding:
         start = model.start(prompt, max_new_tokens, documents=documents, dtype=dtype)
         self._model, self._chunk, self._known = model, chunk, known
         self.cache = start.cache
-        self._ids = F.pad(start.ids, (0, max_new_tokens))
+        self._ids = start.ids
         self._width = self._prompt_width = start.ids.shape[1]
+        self._most = self._width + max_new_tokens
         self._lengths = row_lengths(start.ids, start.documents)
         self._prefix_lengths = list(self._lengths) if start.is_prefix else None
         if known is not None and (start.is_prefix or known.length >= min(self._lengths)):
@@ -112,8 +113,12 @@ class Decoding:
         """Write an id, or several, to every row. At most max_new_tokens in all."""
         columns = new if new.dim() == 2 else new[:, None]
         count = columns.shape[1]
+        if self._width + count > self._most:
+            raise ValueError(f"there is room for {self._most - self._width} more ids, not {count}")
         if self._width + count > self._ids.shape[1]:
-            raise ValueError(f"there is room for {self._ids.shape[1] - self._width} more ids, not {count}")
+            self._ids = F.pad(
+                self._ids, (0, max(count, min(self._most, 2 * self._width) - self._ids.shape[1]))
+            )
         self._ids[:, self._width : self._width + count] = columns
         self._width += count
         self._lengths = [length + count for length in self._lengths]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from ctypes import Array, addressof, c_void_p
 from typing import Any, Protocol, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from jaxtyping import Float
@@ -73,14 +73,12 @@ def run_blocks(
         and native.is_available()
     ):
         return None
-    if cache not in _PLANS:
-        _PLANS[cache] = _plan(parts)
-    plan = _PLANS[cache]
-    return (
-        None
-        if plan is None or x.shape[0] > plan.few_rows
-        else plan.run(x, attention, contexts, source_context, cache)
-    )
+    if cache not in _PLANS or _PLANS[cache][0]() is not parts:
+        _PLANS[cache] = ref(parts), _plan(parts)
+    plan = _PLANS[cache][1]
+    if plan is None or x.shape[0] > plan.few_rows or not plan.fits(cache):
+        return None
+    return plan.run(x, attention, contexts, source_context, cache)
 
 
 class _Plan:
@@ -100,6 +98,11 @@ class _Plan:
             max(each.up.n for each in layers),
         )
 
+    def fits(self, cache: KVCache) -> bool:
+        """Whether the cache is one of this stack."""
+        layers, _, kv_heads, _, e = cache.keys.shape
+        return (layers, kv_heads, e) == (len(self._layers), self._widths[1], self._widths[2])
+
     def run(
         self,
         x: Float[Tensor, "B 1 D"],
@@ -118,7 +121,7 @@ class _Plan:
             next(iter(contexts.values())),
             next((m for m in masks.values() if m is not None), None),
         )
-        bias = None if context.bias is None else context.bias.float().contiguous()
+        bias = None if context.bias is None else _for_all_heads(context.bias, heads, now)
         angles = context.angles or (None, None)
         cosines, sines = (None if each is None else each.contiguous() for each in angles)
         source = cache.cross
@@ -193,6 +196,8 @@ class _Plan:
         if block.cross_attention is None:
             return {}
         attention = self._attention(block.cross_attention)
+        if (attention.scale, attention.softcap) != (block.attention.scale, block.attention.softcap):
+            raise UnknownPartError
         return {
             "cross_norm": self._norm(block.cross_attention_norm),
             "cross_query_norm": self._norm(attention.query_norm),
@@ -209,7 +214,8 @@ class _Plan:
 
     def _known(self, module: nn.Module, forward: Callable[..., Any]) -> Any:
         """The module, if it does what `forward` says and nobody listens."""
-        if type(module).forward is not forward or module._forward_hooks or module._forward_pre_hooks:
+        is_changed = type(module).forward is not forward or "forward" in vars(module)
+        if is_changed or module._forward_hooks or module._forward_pre_hooks:
             raise UnknownPartError
         return module
 
@@ -219,7 +225,10 @@ class _Plan:
         return _ACTIVATIONS[function]
 
     def _norm(self, norm: nn.Module | None) -> Norm:
-        if norm is None or type(norm) is NoNorm:
+        if norm is None:
+            return Norm(kind=NORMS["none"])
+        if type(norm) is NoNorm:
+            self._known(norm, NoNorm.forward)
             return Norm(kind=NORMS["none"])
         if type(norm) is RMSNorm:
             self._known(norm, RMSNorm.forward)
@@ -260,7 +269,7 @@ class _Plan:
         return tensor.data_ptr()
 
 
-_PLANS: WeakKeyDictionary[KVCache, _Plan | None] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[KVCache, tuple[ref[Parts], _Plan | None]] = WeakKeyDictionary()
 """Made once for each text, so that a model which has changed since the last one is read anew."""
 
 
@@ -278,6 +287,11 @@ def _bytes(context: AttentionContext, keys: int) -> Tensor | None:
     """Which keys each row's position sees [B or 1, 1, 1, S], a byte each; None: all."""
     seen = context.seen(1, keys, torch.device("cpu"))
     return None if seen is None else seen.to(torch.uint8).contiguous()
+
+
+def _for_all_heads(bias: Tensor, heads: int, keys: int) -> Tensor:
+    """[rows, H, 1, S] or [H, 1, S], in float32, as it lies in memory."""
+    return bias.float().expand(*bias.shape[:-3], heads, 1, keys).contiguous()
 
 
 def _row_stride(tensor: Tensor | None, dimensions: int) -> int:

@@ -182,7 +182,7 @@ def run_stack(
     contexts = _contexts(parts, config, x, places, mask, training)
     auxiliary: dict[str, tuple[Tensor, Tensor]] = {}
     stepped = None
-    if cache is not None:
+    if cache is not None and not training:
         stepped = run_blocks(parts, config.attention, x, contexts, source_context, cache)
     if stepped is not None:
         x = stepped

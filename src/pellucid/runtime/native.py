@@ -71,7 +71,7 @@ def find_compiler() -> str | None:
 def _compiled(source: Path, compiler: str) -> Path:
     """The library in the cache folder, built anew for another source, compiler, processor or set of flags."""
     # cpu_features asks torch, so OpenMP is torch's by now: one pool of threads, and its number of them holds here too.
-    version = _run([compiler, "--version"]).splitlines()[0]
+    version = _run([compiler, "--version"])
     key = repr((source.read_bytes(), _FLAGS, compiler, version, cpu_name(), cpu_features()))
     name = f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     path = cache_folder() / "native" / name

@@ -43,10 +43,7 @@ CONFIGS = {
 def tensor_bytes() -> int:
     """Of all tensors alive, each storage once."""
     gc.collect()
-    own = (
-        torch.Tensor,
-        torch.nn.Parameter,
-    )  # not the tensors without memory that a compiler leaves in its caches
+    own = (torch.Tensor, torch.nn.Parameter)  # a compiler's caches have tensors without memory
     tensors = [each for each in gc.get_objects() if type(each) in own]
     return sum({each.data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())
 
@@ -56,7 +53,7 @@ def resident_bytes() -> int:
 
 
 def test_10_000_tokens_in_a_rolling_window_leave_nothing_behind() -> None:
-    """What is measured after 2,000 ids is there after 10,000: tensors to the byte, the process within its noise."""
+    """What is there after 2,000 ids is there after 10,000, but for the ids: the process too, within its noise."""
     model = CONFIGS["decoder"].build()
     writing = Writing(model, [list(b"Once")], SamplingConfig(temperature=0, max_new_tokens=10_100))
     measured = []
@@ -66,7 +63,7 @@ def test_10_000_tokens_in_a_rolling_window_leave_nothing_behind() -> None:
         if made == 10_000:
             break
     (tensors, resident), (tensors_later, resident_later) = measured
-    assert tensors_later == tensors
+    assert tensors_later - tensors <= 8_000 * 16, "8 bytes an id, in a tensor that doubles"
     assert resident_later - resident < 2 * 2**20
 
 

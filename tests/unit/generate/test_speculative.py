@@ -141,7 +141,7 @@ def test_text_ends_at_the_end_id_inside_an_accepted_run(family) -> None:
     for end_id in set(free):
         expected = free[: free.index(end_id) + 1]
         for proposer in (DraftModel(model), Script(free), NgramLookup()):
-            calls = list(speculate(model, prompt, 30, proposer, greedy, end_id=end_id, num_drafts=16))
+            calls = list(speculate(model, prompt, 30, proposer, greedy, end_id=end_id, num_drafts=15))
             assert [new for call in calls for new in call.ids] == expected
             assert all(call.num_accepted <= len(call.ids) for call in calls)
 
@@ -176,7 +176,7 @@ def test_no_draft_is_read_past_the_context() -> None:
     of them the id that the model chose then."""
     model, prompt = build(seed=3, context=8, num_layers=1), draw_ids(5)
     script = Script(plain(model, prompt, 20))
-    assert run(model, prompt, 20, script, greedy, num_drafts=16) == plain(model, prompt, 20)
+    assert run(model, prompt, 20, script, greedy, num_drafts=15) == plain(model, prompt, 20)
     assert script.asked == [3, 3, 3, 3]
 
 

@@ -9,6 +9,7 @@ from pellucid.model.kernels import AttentionContext, attend
 from pellucid.model.kernels.reference import reference_attention
 from pellucid.model.masks import Mask
 from pellucid.model.norms import RMSNorm
+from pellucid.model.packed import PackedMatrix
 
 pytestmark = pytest.mark.skipif(not native.is_available(), reason=f"native kernels: {native.built().reason}")
 
@@ -47,6 +48,13 @@ def test_a_row_is_the_same_alone_and_in_a_batch(form: str) -> None:
         assert torch.equal(native.linear(native.FORMATS[form], w, x[row : row + 1], 70)[0], together[row])
 
 
+def test_what_does_not_fit_is_refused_as_torch_refuses_it() -> None:
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        RMSNorm(64)(draw(2, 128))
+    with torch.inference_mode(), pytest.raises(RuntimeError):
+        PackedMatrix(draw(8, 64), "q8")(draw(2, 128))
+
+
 def test_a_row_is_the_same_by_one_thread_and_by_several() -> None:
     w, x, threads = draw(500, 256), draw(1, 256, seed=1), torch.get_num_threads()
     several = native.linear(0, w, x, 500)
@@ -81,7 +89,7 @@ def test_one_query_equals_the_reference(
     context = AttentionContext(mask, mask.dense(1, length, q.device), bias)
     expected = reference_attention(q.double(), k.double(), v.double(), context, scale=0.3, softcap=softcap)
     with torch.inference_mode():
-        assert native.can_attend_one(q, k)
+        assert native.can_attend_one(q, k, v)
         y = attend(q, k, v, context, scale=0.3, softcap=softcap)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
 
@@ -95,12 +103,14 @@ def test_nan_is_not_hidden() -> None:
 
 def test_it_is_left_to_torch_where_gradients_are_wanted_or_queries_are_several() -> None:
     q, k = draw(1, 2, 1, 16), draw(1, 2, 5, 16)
-    assert not native.can_attend_one(q, k)
+    assert not native.can_attend_one(q, k, k)
     with torch.no_grad():
-        assert native.can_attend_one(q, k)
-        assert not native.can_attend_one(draw(1, 2, 2, 16), k)
-        assert not native.can_attend_one(q.double(), k.double())
-        assert not native.can_attend_one(draw(1, 2, 1, 24), draw(1, 2, 5, 24))
+        assert native.can_attend_one(q, k, k)
+        assert not native.can_attend_one(draw(1, 2, 2, 16), k, k)
+        assert not native.can_attend_one(q.double(), k.double(), k.double())
+        assert not native.can_attend_one(q, k.double(), k.double())
+        assert not native.can_attend_one(q, k, draw(1, 2, 6, 16)[:, :, :5])
+        assert not native.can_attend_one(draw(1, 2, 1, 24), draw(1, 2, 5, 24), draw(1, 2, 5, 24))
 
 
 @pytest.mark.parametrize("d", [16, 96, 768])

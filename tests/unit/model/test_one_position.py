@@ -14,6 +14,7 @@ from pellucid.model.norms import LayerNormConfig, NoNormConfig
 from pellucid.model.packed import pack
 from pellucid.model.packed.layers import FEW_ROWS, FEW_ROWS_QUANTISED
 from pellucid.model.positions import (
+    AlibiPosition,
     AlibiPositionConfig,
     LearnedPositionConfig,
     NoPositionConfig,
@@ -197,6 +198,61 @@ def test_gradients_and_training_go_by_the_modules(calls):
     states = model.hidden(ids(1, 1), cache=cache).states
     assert calls.count == 0
     assert states.requires_grad
+
+
+def test_dropout_counts_in_training_though_there_are_no_gradients(calls):
+    model = decoder(dropout=0.5, attention=AttentionConfig(dropout=0.5)).train()
+    with torch.no_grad():
+        cache = model.new_cache(1)
+        model.hidden(ids(1, 3), cache=cache)
+        one = model.hidden(ids(1, 1), cache=cache).states
+        cache.crop(3)
+        other = model.hidden(ids(1, 1), cache=cache).states
+    assert calls.count == 0
+    assert not torch.equal(one, other)
+
+
+def test_a_cache_that_another_model_uses_is_read_for_that_model(calls):
+    first, second = decoder(), decoder(norm=LayerNormConfig())
+    cache = first.new_cache(1)
+    with torch.inference_mode():
+        for model in (first, second):
+            cache.crop(0)
+            model.hidden(ids(1, 3), cache=cache)
+            states = model.hidden(ids(1, 1), cache=cache).states
+            calls.allowed = False
+            cache.crop(3)
+            torch.testing.assert_close(
+                states, model.hidden(ids(1, 1), cache=cache).states, rtol=1e-4, atol=1e-4
+            )
+            calls.allowed = True
+    assert calls.count == 2
+
+
+def test_a_cache_of_another_shape_is_not_written_past(calls):
+    model, cache = decoder(), decoder(num_layers=2).new_cache(1)
+    with torch.inference_mode(), pytest.raises(IndexError):
+        model.hidden(ids(1, 1), cache=cache)
+    assert calls.count == 0
+
+
+def test_a_method_that_was_replaced_is_called(calls):
+    model, heard = decoder(), []
+    feed_forward = model.blocks[0].feed_forward
+    forward = feed_forward.forward
+    feed_forward.forward = lambda x: heard.append(1) or forward(x)
+    written(model, ids(1, 3), count=4)
+    assert (calls.count, len(heard)) == (0, 4)
+
+
+def test_a_bias_that_all_heads_share_is_spread_over_them(calls):
+    class Nearer(AlibiPosition):
+        def bias(self, query_positions, key_positions):
+            return -0.1 * (query_positions[:, None] - key_positions)[None].float()
+
+    model = decoder()
+    model.position = Nearer(4, is_causal=True)
+    assert_equal_ways(model, calls, ids(2, 7))
 
 
 def test_a_hook_is_heard(calls):

@@ -156,6 +156,17 @@ def test_a_packed_model_is_the_model_of_its_rounded_weights(form: str, name: str
         )
 
 
+@pytest.mark.parametrize("form", ["bf16", "q8", "q4"])
+def test_a_prompt_in_a_large_batch_is_the_same_but_for_rounding(form: str) -> None:
+    """Many rows are multiplied in bf16 where the processor does that, few in float32."""
+    model = CONFIGS["tied"].build(seed=0).eval()
+    pack(model, form)
+    ids = torch.randint(0, 61, (9, 12), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        alone, together = model(ids[:1])[0], model(ids)[0]
+    assert (alone - together).norm() < 0.02 * alone.norm()
+
+
 def test_memory_is_what_the_format_says() -> None:
     config = DecoderConfig(vocab_size=512, d_model=128, num_heads=4, num_layers=4)
     sizes = {}

@@ -103,23 +103,17 @@ class Author:
         before: Sequence[int] = (),
     ) -> Iterator[list[Generation]]:
         """The results of each prompt."""
-        texts = generate_texts(
+        return generate_texts(
             self.model,
             self.tokenizer,
             prompts,
             sampling,
-            num_results=self.num_results,
+            num_results=self.num_results if self.beams is None else 1,
             beams=self.beams,
             batch_size=batch_size,
             before=before,
             options=self.options,
         )
-        try:
-            yield from texts
-        except ValueError as error:
-            if self.beams is None:
-                raise
-            raise ConfigError(str(error)) from None  # what the search says of settings that leave no text
 
     def check(self, prompt: str, *, where: str = "") -> None:
         """Refuse what cannot be read before any of it is shown. Raises TokenizerError and ConfigError."""

@@ -111,6 +111,7 @@ def generate(
     from pellucid.cli.generate.dialogue import Dialogue
     from pellucid.cli.generate.output import Output
     from pellucid.cli.generate.prompts import piped_prompts, read_prompts
+    from pellucid.runtime.allocator import freed_memory_kept
 
     from_file = None if prompts is None else read_prompts(prompts)
     console = message_console()
@@ -131,19 +132,22 @@ def generate(
     output = Output(console, author.tokenizer, author.model.max_seq_len, is_json=json, facts=facts)
     if prompt is None and prompts is None and sys.stdin.isatty():
         return Dialogue(author, settings, output, console, is_json=json).run()
+    status = 0
     try:
-        if from_file is not None:
-            _write_many(author, settings, output, from_file, console, batch_size or BATCH_SIZE)
-        elif prompt is not None:
-            author.check(prompt)
-            author.write(prompt, settings, output, shows_prompt=True)
-        else:
-            for number, line in enumerate(piped_prompts()):
-                _write_line(author, settings, output, line, number, console)
+        with freed_memory_kept():
+            if from_file is not None:
+                _write_many(author, settings, output, from_file, console, batch_size or BATCH_SIZE)
+            elif prompt is not None:
+                author.check(prompt)
+                author.write(prompt, settings, output, shows_prompt=True)
+            else:
+                for number, line in enumerate(piped_prompts()):
+                    if not _write_line(author, settings, output, line, number, console):
+                        status = 1
     except KeyboardInterrupt:
         output.break_off()
         raise
-    return 0
+    return status
 
 
 def _refuse_together(given: dict[str, bool]) -> None:
@@ -164,14 +168,15 @@ def _refuse_together(given: dict[str, bool]) -> None:
 
 def _write_line(
     author: Author, settings: chosen.Settings, output: Output, line: str, number: int, console: Console
-) -> None:
-    """One line of a pipe; what the tokenizer has no ids for is said, and the next line comes."""
+) -> bool:
+    """One line of a pipe, if it can be read; what the tokenizer has no ids for is said, and the next line comes."""
     try:
         author.check(line)
     except TokenizerError as error:
-        console.print(str(error), style="yellow")
-        return
+        console.print(f"line {number + 1}: {error}", style="yellow")
+        return False
     author.write(line, settings, output, number=number)
+    return True
 
 
 def _write_many(

@@ -101,6 +101,7 @@ class Dialogue:
 
     def _turn(self, line: str) -> None:
         said = self._transcript
+        self._output.text = ""  # so that what is broken off before the first piece is nothing
         author = self._plain if said is None else self._remembering
         prompt, before = (line, ()) if said is None else (said.prompt(line), tuple(said.ids))
         try:

@@ -39,7 +39,12 @@ def attend(
     Keys and values may come in a cache's narrower dtype.
     A dropout rate that is a tensor, which fused kernels do not take, is the reference's.
     """
-    if kernel == "auto" and native.can_attend_one(q, k):
+    if (
+        kernel == "auto"
+        and not isinstance(dropout, Tensor)
+        and not dropout
+        and native.can_attend_one(q, k, v)
+    ):
         seen = context.seen(1, k.shape[2], q.device)
         return native.attend_one(q, k, v, scale=scale, softcap=softcap, seen=seen, bias=context.bias)
     k, v = k.to(q.dtype), v.to(q.dtype)

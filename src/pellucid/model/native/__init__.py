@@ -64,13 +64,18 @@ def unpack(format_number: int, weight: Tensor, n: int, k: int, dtype: torch.dtyp
     return y
 
 
-def can_attend_one(q: Float[Tensor, "B H T E"], k: Float[Tensor, "B K S E"]) -> bool:
+def can_attend_one(
+    q: Float[Tensor, "B H T E"], k: Float[Tensor, "B K S E"], v: Float[Tensor, "B K S E"]
+) -> bool:
     """Whether `attend_one` takes these: one query a row in float32, on a CPU, without gradients."""
     return (
         q.shape[2] == 1
         and q.dtype == torch.float32
         and q.device.type == "cpu"
         and q.shape[3] % 16 == 0
+        and k.dtype == v.dtype
+        and k.dtype in _BY_DTYPE
+        and k.stride() == v.stride()
         and k.stride(3) == 1
         and k.stride(2) == k.shape[3]
         and not torch.is_grad_enabled()
@@ -92,12 +97,13 @@ def attend_one(
     """softmax(cap(q kᵀ · scale) + bias + mask) v; keys and values are read in their own format."""
     batch, heads, _, e = q.shape
     kv_heads, length = k.shape[1], k.shape[2]
+    q = q.contiguous()
     y, scores = torch.empty_like(q), q.new_empty(batch, heads, length)
     mask = None if seen is None else seen.to(torch.uint8).contiguous()
-    added = None if bias is None else bias.float().contiguous()
+    added = None if bias is None else bias.float().expand(*bias.shape[:-3], heads, 1, length).contiguous()
     _library().attend_one(
         _BY_DTYPE[k.dtype],
-        q.contiguous().data_ptr(),
+        q.data_ptr(),
         k.data_ptr(),
         v.data_ptr(),
         None if mask is None else mask.data_ptr(),
@@ -124,6 +130,7 @@ def can_normalise(x: Tensor, gain: Tensor) -> bool:
     return (
         x.dtype == gain.dtype == torch.float32
         and x.device.type == "cpu"
+        and x.shape[-1] == gain.numel()
         and x.shape[-1] % 16 == 0
         and x.numel() <= 64 * x.shape[-1]
         and not torch.is_grad_enabled()
@@ -134,7 +141,8 @@ def can_normalise(x: Tensor, gain: Tensor) -> bool:
 
 def rms_norm(x: Float[Tensor, "*rows D"], gain: Float[Tensor, " D"], eps: float) -> Float[Tensor, "*rows D"]:
     """X / sqrt(mean(x²) + eps) · gain."""
-    x, y = x.contiguous(), torch.empty(x.shape)
+    x = x.contiguous()
+    y = torch.empty_like(x)
     d = x.shape[-1]
     _library().rms_norm(x.data_ptr(), gain.data_ptr(), y.data_ptr(), x.numel() // d, d, eps)
     return y

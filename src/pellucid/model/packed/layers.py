@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pellucid.model import native
 from pellucid.model.embeddings import TokenEmbedding
-from pellucid.model.packed.formats import BITS, GROUP, Quantised, dequantise, quantise, rows_of
+from pellucid.model.packed.formats import BITS, GROUP, Quantised, bytes_of, dequantise, quantise, rows_of
 from pellucid.runtime.device import cpu_has_bf16
 
 Format = Literal["fp32", "bf16", "fp16", "q8", "q4"]
@@ -28,7 +28,8 @@ class PackedMatrix(nn.Module):
 
     Few rows of x are multiplied in float32, straight from the stored numbers. For many, as a prompt has, the
     matrix is taken in bf16 where the processor multiplies that, else in float32. A matrix whose columns are no
-    multiple of 32 cannot be quantised and stays bf16. `stored` is what an earlier one had as `data`.
+    multiple of 32 cannot be quantised and stays bf16. `stored` is what an earlier one had as `data`, which
+    is not taken where it has another size.
     """
 
     data: Tensor
@@ -39,7 +40,8 @@ class PackedMatrix(nn.Module):
         if form in BITS and self.columns % GROUP:
             form = "bf16"
         self.form: Format = form
-        self.register_buffer("data", _stored(matrix.detach(), form) if stored is None else stored)
+        is_stored = stored is not None and _fits(stored, self.rows, self.columns, form)
+        self.register_buffer("data", stored if is_stored else _stored(matrix.detach(), form))
         self._number = native.FORMATS[form]
         self.is_native = self.columns % 16 == 0
         self.few_rows = FEW_ROWS_QUANTISED if form in BITS else FEW_ROWS
@@ -49,6 +51,7 @@ class PackedMatrix(nn.Module):
         if (
             x.numel() <= self.few_rows * self.columns
             and self.is_native
+            and x.shape[-1] == self.columns
             and x.dtype == torch.float32
             and x.device.type == "cpu"
             and native.is_available()
@@ -121,8 +124,8 @@ class PackedEmbedding(TokenEmbedding):
 
     @property
     def cache_dtype(self) -> torch.dtype:
-        """Keys and values are worth no more bits than the weights that made them."""
-        return torch.float32 if self.packed.form == "fp32" else torch.bfloat16
+        """Keys and values are worth no more bits than the weights that made them; there is no fp16 for them here."""
+        return torch.float32 if self.packed.form in ("fp32", "fp16") else torch.bfloat16
 
     def forward(self, input_ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         x = self.packed.take(input_ids)
@@ -134,6 +137,12 @@ class PackedEmbedding(TokenEmbedding):
 
 def _stored(matrix: Float[Tensor, "n k"], form: Format) -> Tensor:
     return matrix.to(DENSE[form]).contiguous() if form in DENSE else quantise(matrix, cast(Quantised, form))
+
+
+def _fits(stored: Tensor, rows: int, columns: int, form: Format) -> bool:
+    if form in DENSE:
+        return (stored.dtype, stored.shape) == (DENSE[form], (rows, columns))
+    return stored.dtype == torch.uint8 and stored.numel() == bytes_of(rows, columns, cast(Quantised, form))
 
 
 def bits_per_weight(form: Format) -> float:
