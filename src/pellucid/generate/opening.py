@@ -19,7 +19,7 @@ from pellucid.runtime.device import Device
 from pellucid.runtime.files import cache_folder, write_atomic
 from pellucid.runtime.precision import DTYPES, PrecisionName, choose_generation_format
 
-_CONVERSION = 2
+_CONVERSION = 3
 """Raised whenever the same weights would be quantised to other bits, or laid out otherwise."""
 
 

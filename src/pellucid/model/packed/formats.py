@@ -81,19 +81,23 @@ def _eight(groups: Float[Tensor, "n G 32"]) -> tuple[Tensor, Tensor]:
 
 
 def _four(groups: Float[Tensor, "n G 32"]) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -8 to 7, and of several scales the one with the least squared error.
+    """Whole numbers from -8 to 7, and of several scales the one with the least error
 
-    llama.cpp's Q4_0 takes the scale at which the largest weight becomes -8. A smaller one cuts that weight off
-    and is closer to the others; each candidate's scale is then the best one for its whole numbers.
+        Σ (x² + mean of x²) · (x - q · scale)²
+
+    in which large weights, which do most, count more. llama.cpp's Q4_0 takes the scale at which the largest weight
+    becomes -8. A smaller one cuts that weight off and is closer to the others; each candidate's scale is then the best
+    one for its whole numbers.
     """
+    weight = groups.square() + groups.square().mean(dim=2, keepdim=True)
     largest = groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))[..., 0]
     best = torch.full_like(largest, torch.inf)
     chosen, chosen_q = torch.zeros_like(largest), torch.zeros_like(groups)
     for factor in (*_FACTORS, *(-factor for factor in _FACTORS)):
         q = _nearest(groups, factor * largest / -8, 8)
-        fitted = (groups * q).sum(dim=2) / q.square().sum(dim=2).clamp(min=1)
+        fitted = (weight * groups * q).sum(dim=2) / (weight * q.square()).sum(dim=2).clamp(min=1e-30)
         scale = fitted.half().float()
-        error = (groups - q * scale[..., None]).square().sum(dim=2)
+        error = (weight * (groups - q * scale[..., None]).square()).sum(dim=2)
         better = error < best
         best = torch.where(better, error, best)
         chosen = torch.where(better, scale, chosen)
