@@ -72,8 +72,8 @@ class Writing:
     """A batch of prompts, each continued `num_results` times: row r is result r % num_results of its prompt.
 
     Result i of every prompt draws by the seed `sampling.seed + i`, so a text depends on its prompt, the settings and
-    the seed, and not on the batch. Of a decoder, equal ids at the beginning of all prompts are read once. `vocab_size`:
-    the tokenizer's, beyond which no id is chosen. `reasons` says why rows have ended, as they do.
+    the seed, and but for rounding not on the batch. Of a decoder, equal ids at the beginning of all prompts are read
+    once. `vocab_size`: the tokenizer's, beyond which no id is chosen. `reasons` says why rows have ended, as they do.
 
     Raises ConfigError for a prompt that is empty, has an id that the model has not, or is longer than a context
     that may not roll; and for options that exclude each other.

@@ -22,7 +22,6 @@ from pellucid.runtime.precision import DTYPES, PrecisionName, choose_generation_
 _CONVERSION = 3
 """Raised whenever the same weights would be quantised to other bits, or laid out otherwise."""
 
-
 _MOST_CONVERSIONS = 8
 """How many quantised models are kept."""
 
@@ -100,10 +99,11 @@ def _quantise(path: Path, model: Transformer, form: Quantised) -> None:
     file = conversion_file(path, form)
     try:
         pack(model, form, read_tensors(file))
-        os.utime(file)
+        with suppress(OSError):  # a folder of others, where it keeps its age
+            os.utime(file)
     except CheckpointError:  # none yet, or damaged
         pack(model, form)
-        with suppress(StorageError):
+        with suppress(StorageError, OSError):
             write_atomic(file, save(packed_tensors(model)))
             _forget_oldest(file.parent)
 

@@ -71,6 +71,17 @@ def test_a_damaged_conversion_is_made_anew(saved, damage):
     assert all(torch.equal(good[name], after[name]) for name in good)
 
 
+def test_a_kept_conversion_of_somebody_elses_is_read(saved, monkeypatch):
+    path = saved()
+    open_writer(path, CPU, quantize="q8")
+
+    def refused(*_):
+        raise PermissionError(1, "not permitted")
+
+    monkeypatch.setattr(opening.os, "utime", refused)
+    assert open_writer(path, CPU, quantize="q8").form == "q8"
+
+
 def test_only_the_newest_conversions_are_kept(saved, monkeypatch):
     monkeypatch.setattr(opening, "_MOST_CONVERSIONS", 2)
     paths = [saved(f"c{number}", seed=number) for number in range(3)]
