@@ -1,80 +1,114 @@
-"""What an ablation is: its cells, their matched budgets, and where its runs lie. Read and written without torch."""
+"""ablation.json: what an ablation varies, and the cells of its grid. Written before the first run begins."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pellucid.errors import DataError
+from pydantic import Field, model_validator
+
+from pellucid.config import Config, from_tree, to_tree
+from pellucid.errors import ConfigError, DataError
 from pellucid.runtime.files import write_atomic
 
-ABLATION, RUNS, FAILED = "ablation.json", "runs", "failed.txt"
 FORMAT_VERSION = 1
-Match = Literal["steps", "flops", "params", "time"]
+ABLATION = "ablation.json"
+RUNS = "runs"
+"""The folder, inside an ablation's, that its runs lie in."""
+FAILED = "failed.txt"
+"""In the directory of a run that failed: why."""
+
+Scalar = bool | int | float | str
+Match = Literal["steps", "params", "flops", "time"]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One combination of the varied values, and the budget that it gets."""
+class Cell(Config):
+    """One choice of a value for each varied key, which is trained once a seed."""
 
-    name: str
-    values: Mapping[str, Any]
-    """By varied key, as written on the command line."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$")]
+    """Begins the names of its run directories."""
+    values: dict[str, Scalar]
+    """By varied key."""
     overrides: tuple[str, ...]
-    """What makes the run of this cell from the preset: the varied values, then what matching changed."""
-    parameters: int
-    flops: int | None
-    """Of one run's training; None where the clock ends it."""
-    tokens: int | None
-    steps: int | None
-    max_seconds: float | None
+    """All that the preset is changed by, what makes the budgets equal included."""
+    parameters: Annotated[int, Field(ge=1)]
+    flops: Annotated[float, Field(gt=0)] | None = None
+    """Of the whole training of one run; None where the clock ends it."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
-@dataclass(frozen=True)
-class AblationRecord:
-    """The plan of an ablation; its results are in its runs' own directories."""
+class AblationRecord(Config):
+    """What was compared, how it was made comparable, and by which runs."""
 
+    format_version: Literal[1] = FORMAT_VERSION
     preset: str
-    overrides: tuple[str, ...]
-    vary: Mapping[str, tuple[Any, ...]]
-    seeds: tuple[int, ...]
+    overrides: tuple[str, ...] = ()
+    """What all cells have in common."""
+    vary: dict[str, tuple[Scalar, ...]]
+    """The values of each varied key; the first is what the others are compared with in its main effect."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     match: Match
-    cells: tuple[Cell, ...]
-    created: str
-    baseline: int = 0
-    """The cell that the others are compared with."""
+    """What is the same in all cells."""
+    baseline: Annotated[int, Field(ge=0)] = 0
+    """The number of the cell that the others are compared with."""
+    created: str = ""
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
 
-    def run_of(self, cell: Cell, seed: int) -> str:
-        """The name of a run's directory below `runs/`."""
-        return f"{cell.name}-s{seed}"
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        names = sorted(cell.name for cell in self.cells)
+        if twice := [name for name, other in pairwise(names) if name == other]:
+            raise ValueError(f"two cells have the name {twice[0]!r}")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"a seed stands twice in seeds = {list(self.seeds)}")
+        if self.baseline >= len(self.cells):
+            raise ValueError(f"baseline is cell {self.baseline} of {len(self.cells)}; the first is cell 0")
+        for cell in self.cells:
+            for key, levels in self.vary.items():
+                if cell.values.get(key) not in levels:
+                    raise ValueError(
+                        f"cell {cell.name!r} has {cell.values.get(key)!r} for {key}, which is not one of its values "
+                        f"{list(levels)}"
+                    )
+        return self
 
-    def runs(self) -> Iterator[tuple[Cell, int]]:
-        """Seed after seed, so that an ablation cut short has whole rows to compare."""
-        return ((cell, seed) for seed in self.seeds for cell in self.cells)
+    def run_directory(self, directory: Path, cell: Cell, seed: int) -> Path:
+        """Where one run of the ablation in `directory` lies."""
+        return directory / RUNS / f"{cell.name}-s{seed}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return to_tree(self)
 
     def write(self, directory: Path) -> None:
-        text = json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2)
-        write_atomic(directory / ABLATION, text + "\n")
+        """Write ablation.json whole or not at all. Raises StorageError."""
+        write_atomic(directory / ABLATION, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> AblationRecord:
-        """Raises DataError where there is no ablation, or its file is damaged or of another version."""
+        """Raises DataError where there is none, or a damaged one, or one of another version."""
         path = directory / ABLATION
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if (version := found.pop("format_version")) != FORMAT_VERSION:
-                raise DataError(f"{path}: written in format {version}; this program reads {FORMAT_VERSION}")
-            cells = tuple(Cell(**{**cell, "overrides": tuple(cell["overrides"])}) for cell in found["cells"])
-            vary = {key: tuple(values) for key, values in found["vary"].items()}
-            tuples = {key: tuple(found[key]) for key in ("overrides", "seeds")}
-            record = cls(**{**found, **tuples, "vary": vary, "cells": cells})
+            tree: Any = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{directory}: there is no ablation (no {ABLATION} in it)") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: altered or truncated: {error!r}") from None
-        if not 0 <= record.baseline < len(record.cells):
-            raise DataError(f"{path}: names cell {record.baseline} as its baseline and has {len(record.cells)}")
-        return record
+            raise DataError(
+                f"{directory}: not an ablation: it has no {ABLATION}; make one with `pellucid ablate`"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: cannot be read: {error}; {_AGAIN}") from None
+        if not isinstance(tree, dict):
+            raise DataError(f"{path}: wanted an object, found {type(tree).__name__}; {_AGAIN}")
+        if tree.get("format_version") != FORMAT_VERSION:
+            raise DataError(
+                f"{path}: wanted format version {FORMAT_VERSION}, found {tree.get('format_version')!r}; "
+                "read it with the version of pellucid that wrote it"
+            )
+        try:
+            return from_tree(cls, tree, where=str(path))
+        except ConfigError as error:
+            raise DataError(f"{error}; {_AGAIN}") from None
+
+
+_AGAIN = "the `pellucid ablate` that made it writes it anew, and keeps the runs that are there"
