@@ -18,7 +18,7 @@ from pellucid.config import to_tree
 from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.data.objectives import Objective
 from pellucid.data.order import Order
-from pellucid.evaluate import Perplexity, evaluate_split
+from pellucid.evaluate.perplexity import Perplexity, evaluate_split
 from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
 from pellucid.model import Transformer

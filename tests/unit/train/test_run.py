@@ -15,7 +15,7 @@ from pellucid import checkpoint
 from pellucid.config import from_tree, override, to_tree
 from pellucid.data.loader import TrainingLoader
 from pellucid.errors import CheckpointError, ConfigError, DataError, StorageError, TrainingError
-from pellucid.evaluate import Perplexity
+from pellucid.evaluate.perplexity import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.model import stack
 from pellucid.runtime.device import choose_device
