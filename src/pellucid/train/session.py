@@ -46,7 +46,8 @@ from pellucid.train.out_of_memory import FittingUpdate, naming_shortage
 from pellucid.train.plan import Plan
 from pellucid.train.recorder import Record, Recorder
 from pellucid.train.rollback import forget_later, newest_whole, put_back
-from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory, environment
+from pellucid.train.run_files import METRICS, SAMPLES
+from pellucid.train.rundir import RunDirectory, environment
 from pellucid.train.saving import Saver
 from pellucid.train.state import TrainState
 from pellucid.train.step import Outcome, Updater, go_on
@@ -240,6 +241,7 @@ class Session:
             micro_batch=plan.micro_batch,
             accumulation=plan.accumulation,
             batch_tokens=config.batch_tokens,
+            flops_per_token=plan.flops_per_token,
         )
 
     def recorder(self, update: Updater, loader: TrainingLoader) -> Record:

@@ -16,7 +16,7 @@ from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 from pellucid.train.session import Session
 
 

@@ -24,8 +24,8 @@ from pellucid.train.building import build_model
 from pellucid.train.config import RunConfig
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
-from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.opening import open_data, plan_run
+from pellucid.train.run_files import read_facts
 
 
 def facts(result, event: str) -> list[dict]:
