@@ -1,0 +1,1 @@
+"""An ablation's directory → what it found, and a page of it. No torch."""
