@@ -34,8 +34,8 @@ class Cell(Config):
     overrides: tuple[str, ...]
     """All that the preset is changed by, what makes the budgets equal included."""
     parameters: Annotated[int, Field(ge=1)]
-    flops: Annotated[float, Field(gt=0)]
-    """Of the whole training of one run."""
+    flops: Annotated[float, Field(gt=0)] | None = None
+    """Of the whole training of one run; None where the clock ends it."""
     steps: Annotated[int, Field(ge=1)] | None = None
     max_seconds: Annotated[float, Field(gt=0)] | None = None
 
