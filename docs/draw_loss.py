@@ -21,8 +21,7 @@ from matplotlib import pyplot as plt
 
 from pellucid import tokenizers
 from pellucid.checkpoint import newest_valid
-from pellucid.train.hooks.metrics import read_facts
-from pellucid.train.rundir import METRICS
+from pellucid.train.run_files import METRICS, read_facts
 
 WINDOW = 15
 """Updates whose median is one point of the line."""

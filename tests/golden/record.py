@@ -17,7 +17,7 @@ from rich.console import Console
 from pellucid import checkpoint
 from pellucid.cli.options import run_config
 from pellucid.train import train
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 HERE = Path(__file__).parent
 CURVE = HERE / "debug_losses.json"

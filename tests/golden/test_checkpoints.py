@@ -12,7 +12,7 @@ from rich.console import Console
 from pellucid import checkpoint
 from pellucid.config import from_tree
 from pellucid.train import RunConfig, resume
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 FORMATS = sorted(Path(__file__).parent.glob("format-*"))
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pellucid.cli.options import run_config
 from pellucid.train import resume, train
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 TOLERANCE = 1e-3
 """Relative. Kernels of other CPUs round in another order; here the curve is met to the last bit."""

@@ -19,7 +19,7 @@ import torch
 from pellucid import checkpoint
 from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 pytestmark = pytest.mark.slow
 THREADS = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}

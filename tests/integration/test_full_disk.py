@@ -15,7 +15,7 @@ from pellucid.data import prepare as prepare_module
 from pellucid.errors import StorageError
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 
 @pytest.fixture

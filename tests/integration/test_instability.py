@@ -12,7 +12,7 @@ import torch
 
 from pellucid import checkpoint
 from pellucid.experiments.verify_resume import compare_runs
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 pytestmark = pytest.mark.slow
 

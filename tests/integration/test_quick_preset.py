@@ -16,7 +16,7 @@ import pytest
 from pellucid.data.sources import documents
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.presets import run_preset
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 MINUTE = 60
 BITS_PER_BYTE = 2.6

@@ -9,7 +9,7 @@ import pytest
 from pellucid import checkpoint
 from pellucid.cli.main import main
 from pellucid.experiments.verify_resume import compare_runs
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send to another process")
 

@@ -15,7 +15,7 @@ from tests.integration.hub_server import Faults, HubServer
 from pellucid.cli.options import run_config
 from pellucid.data.cache import open_stream
 from pellucid.data.sources import remote
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

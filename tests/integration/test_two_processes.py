@@ -13,7 +13,7 @@ import pytest
 
 from pellucid.cli.main import main
 from pellucid.train import resume
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 pytestmark = pytest.mark.slow
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

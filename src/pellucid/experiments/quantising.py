@@ -12,7 +12,7 @@ from pellucid import checkpoint
 from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.errors import CheckpointError, ConfigError, DataError, StorageError
-from pellucid.evaluate import Perplexity, evaluate_text
+from pellucid.evaluate.perplexity import Perplexity, evaluate_text
 from pellucid.generate.opening import Writer, conversion_file
 from pellucid.model.packed import Quantised
 from pellucid.runtime.device import Device

@@ -17,8 +17,7 @@ from typing import Any
 
 from pellucid.checkpoint import layout
 from pellucid.errors import TrainingError
-from pellucid.train.hooks.metrics import read_facts
-from pellucid.train.rundir import CONFIG, METRICS
+from pellucid.train.run_files import CONFIG, METRICS, read_facts
 
 _EXACT = {"step": ("loss", "lr", "grad_norm", "tokens"), "evaluation": ("val_loss", "val_tokens", "is_best")}
 """What a resumed run must log again to the bit; seconds differ, numbers may not."""

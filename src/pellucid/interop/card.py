@@ -12,7 +12,7 @@ from pellucid.checkpoint import Loaded
 from pellucid.checkpoint.layout import CHECKPOINTS
 from pellucid.interop.receipt import Receipt
 from pellucid.model.stats import count_parameters
-from pellucid.train.rundir import PASSPORT
+from pellucid.train.run_files import PASSPORT
 
 _SHOWN = 20
 """Of a list."""

@@ -35,6 +35,8 @@ class StartFacts(Facts):
     micro_batch: int
     accumulation: int
     batch_tokens: int
+    flops_per_token: int = 0
+    """Of training, forward and backward; 0 in what was written before it was counted."""
 
 
 @dataclass(frozen=True)

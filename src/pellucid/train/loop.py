@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pellucid.data.loader import TensorBatch, TrainingLoader
-from pellucid.evaluate import Perplexity
+from pellucid.evaluate.perplexity import Perplexity
 from pellucid.model.dropout import move_dropout
 from pellucid.optim import ScheduleConfig
 from pellucid.runtime.distributed import ALONE, Processes

@@ -39,6 +39,8 @@ class Plan:
     """One line for each choice that was made for the user."""
     world: int = 1
     """Processes that share each batch."""
+    flops_per_token: int = 0
+    """Of training, forward and backward: of matrix products."""
 
     @property
     def share_windows(self) -> int:
@@ -154,6 +156,7 @@ def make_plan(
             *_warmup_line(train, steps),
             _batch_line(config, seq_len, micro_batch),
         ),
+        flops_per_token=round(training_flops_per_token),
     )
 
 

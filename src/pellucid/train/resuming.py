@@ -26,7 +26,8 @@ from pellucid.train.hooks import Hook
 from pellucid.train.hooks.metrics import forget_after
 from pellucid.train.plan import Plan, count_steps
 from pellucid.train.run import initial_weights, main_console, open_in_all, plan_in_all
-from pellucid.train.rundir import CONFIG, EXACT, METRICS, SAMPLES, RunDirectory, environment
+from pellucid.train.run_files import CONFIG, METRICS, SAMPLES
+from pellucid.train.rundir import EXACT, RunDirectory, environment
 from pellucid.train.session import RunResult, Session
 
 

@@ -23,12 +23,9 @@ from pellucid.errors import ResumeError, StorageError
 from pellucid.runtime.files import remove_leftovers, require_writable, storage_errors, write_atomic
 from pellucid.runtime.processor import cpu_features, cpu_name
 from pellucid.train.config import RunConfig
+from pellucid.train.run_files import CONFIG, ENVIRONMENT, PASSPORT
 
 RUNS = Path("runs")
-CONFIG, METRICS, SAMPLES, ENVIRONMENT = "config.toml", "metrics.jsonl", "samples.jsonl", "environment.json"
-PASSPORT = "data.json"
-"""What the run's data was made from, and how."""
-
 
 EXACT = ("device", "gpu", "torch", "numpy", "processor", "features", "processes")
 """The parts of a run's environment that must stay for it to go on equal to the bit; threads are restored."""

@@ -13,7 +13,7 @@ from pellucid.data.shards import open_shards
 from pellucid.data.sources import open_source
 from pellucid.data.sources.base import documents
 from pellucid.errors import CheckpointError, DataError
-from pellucid.evaluate import Perplexity, evaluate_split, evaluate_text
+from pellucid.evaluate.perplexity import Perplexity, evaluate_split, evaluate_text
 from pellucid.model import EncoderDecoderLM
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig

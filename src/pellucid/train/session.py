@@ -18,7 +18,7 @@ from pellucid.config import to_tree
 from pellucid.data.loader import TensorBatch, TrainingLoader
 from pellucid.data.objectives import Objective
 from pellucid.data.order import Order
-from pellucid.evaluate import Perplexity, evaluate_split
+from pellucid.evaluate.perplexity import Perplexity, evaluate_split
 from pellucid.generate.sampling import preset
 from pellucid.generate.text import generate_text
 from pellucid.model import Transformer
@@ -46,7 +46,8 @@ from pellucid.train.out_of_memory import FittingUpdate, naming_shortage
 from pellucid.train.plan import Plan
 from pellucid.train.recorder import Record, Recorder
 from pellucid.train.rollback import forget_later, newest_whole, put_back
-from pellucid.train.rundir import METRICS, SAMPLES, RunDirectory, environment
+from pellucid.train.run_files import METRICS, SAMPLES
+from pellucid.train.rundir import RunDirectory, environment
 from pellucid.train.saving import Saver
 from pellucid.train.state import TrainState
 from pellucid.train.step import Outcome, Updater, go_on
@@ -240,6 +241,7 @@ class Session:
             micro_batch=plan.micro_batch,
             accumulation=plan.accumulation,
             batch_tokens=config.batch_tokens,
+            flops_per_token=plan.flops_per_token,
         )
 
     def recorder(self, update: Updater, loader: TrainingLoader) -> Record:

@@ -21,7 +21,7 @@ from pellucid.data.prepare import prepare
 from pellucid.data.shards import Split, open_shards
 from pellucid.data.sources import open_source
 from pellucid.errors import DataError
-from pellucid.evaluate import evaluate_split, evaluate_text
+from pellucid.evaluate.perplexity import evaluate_split, evaluate_text
 from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import choose_precision

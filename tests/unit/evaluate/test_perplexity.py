@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from pellucid.data.evaluation import evaluation_batches
 from pellucid.data.shards import Split
 from pellucid.errors import DataError
-from pellucid.evaluate import Perplexity, evaluate_split, evaluate_text, perplexity, score_windows
+from pellucid.evaluate import perplexity
+from pellucid.evaluate.perplexity import Perplexity, evaluate_split, evaluate_text
+from pellucid.evaluate.scoring import score_windows
 from pellucid.model import DecoderConfig, DecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import Precision, choose_precision

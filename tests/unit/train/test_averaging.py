@@ -16,7 +16,7 @@ from pellucid.runtime.device import choose_device
 from pellucid.runtime.precision import choose_precision
 from pellucid.train import resume
 from pellucid.train.averaging import WeightAverage
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 from pellucid.train.score import score_checkpoint
 from pellucid.train.step import Outcome, Updater
 

@@ -2,7 +2,7 @@
 
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 
 WORDS = ("model.dropout=0.5", "model.attention.dropout=0.3")
 

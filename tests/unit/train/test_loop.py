@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pellucid.errors import TrainingError
-from pellucid.evaluate import Perplexity
+from pellucid.evaluate.perplexity import Perplexity
 from pellucid.optim import ConstantConfig, CosineConfig, LinearConfig
 from pellucid.train import loop as loop_module
 from pellucid.train.facts import Request, StartFacts

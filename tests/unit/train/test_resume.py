@@ -11,12 +11,12 @@ import torch
 from rich.console import Console
 
 from pellucid.errors import CheckpointError, ConfigError, DataError, ResumeError
-from pellucid.evaluate import Perplexity
+from pellucid.evaluate.perplexity import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
-from pellucid.train.hooks.metrics import read_facts
+from pellucid.train.run_files import read_facts
 from pellucid.train.session import Session
 
 

@@ -12,8 +12,8 @@ from pellucid.errors import TrainingError
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.train import resume
 from pellucid.train.averaging import WeightAverage
-from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.rollback import forget_later, newest_whole, put_back
+from pellucid.train.run_files import read_facts
 from pellucid.train.rundir import RunDirectory
 from pellucid.train.state import TrainState
 

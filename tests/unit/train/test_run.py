@@ -15,7 +15,7 @@ from pellucid import checkpoint
 from pellucid.config import from_tree, override, to_tree
 from pellucid.data.loader import TrainingLoader
 from pellucid.errors import CheckpointError, ConfigError, DataError, StorageError, TrainingError
-from pellucid.evaluate import Perplexity
+from pellucid.evaluate.perplexity import Perplexity
 from pellucid.experiments.verify_resume import compare_runs
 from pellucid.model import stack
 from pellucid.runtime.device import choose_device
@@ -24,8 +24,8 @@ from pellucid.train.building import build_model
 from pellucid.train.config import RunConfig
 from pellucid.train.facts import Request
 from pellucid.train.hooks import Hook
-from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.opening import open_data, plan_run
+from pellucid.train.run_files import read_facts
 
 
 def facts(result, event: str) -> list[dict]:

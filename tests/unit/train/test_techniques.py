@@ -5,8 +5,8 @@ import pytest
 from pellucid.runtime.device import Device, Machine, choose_device
 from pellucid.train import building, techniques
 from pellucid.train.building import build_model, build_state, build_updater
-from pellucid.train.hooks.metrics import read_facts
 from pellucid.train.opening import open_data, plan_run
+from pellucid.train.run_files import read_facts
 from pellucid.train.techniques import LOSS_TILE, Techniques
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,6 +19,7 @@ from pellucid.train.facts import (
     StepFacts,
 )
 from pellucid.train.hooks.base import Hook
+from pellucid.train.run_files import read_facts
 
 
 class MetricsFile(Hook):
@@ -61,16 +62,6 @@ class MetricsFile(Hook):
     def _write(self, facts: Facts) -> None:
         self._file.write(json.dumps(facts.to_dict()) + "\n")
         self._file.flush()
-
-
-def read_facts(path: Path) -> Iterator[dict[str, Any]]:
-    """The facts of a JSON-lines file; a last line that a killed process left half-written is passed over."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                return
 
 
 def forget_after(

@@ -6,7 +6,8 @@ import pytest
 
 from pellucid.train.facts import EndFacts, EvaluationFacts, StartFacts, StepFacts
 from pellucid.train.hooks import MetricsFile
-from pellucid.train.hooks.metrics import forget_after, read_facts
+from pellucid.train.hooks.metrics import forget_after
+from pellucid.train.run_files import read_facts
 
 START = StartFacts(0, "runs/x", 2, None, 10, "cpu", "fp32", False, 1, 1, 8)
 STEPS = [StepFacts(n, 2.0 / n, 0.1, 1.0, 8 * n, n / 2, 1.0 * n, 1.0, 0.0) for n in (1, 2)]

@@ -1,0 +1,1 @@
+"""What an ablation found, read from its directories alone: comparisons, pictures, one page."""

@@ -1,0 +1,28 @@
+"""The files of a run directory, and what can be read from them without torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+CONFIG, METRICS, SAMPLES, ENVIRONMENT = "config.toml", "metrics.jsonl", "samples.jsonl", "environment.json"
+PASSPORT = "data.json"
+"""What the run's data was made from, and how."""
+EVALUATIONS = "evaluations"
+"""A folder: what was measured of its checkpoints, one file an evaluation."""
+
+
+def is_run(path: Path) -> bool:
+    return (path / CONFIG).is_file() and (path / METRICS).is_file()
+
+
+def read_facts(path: Path) -> Iterator[dict[str, Any]]:
+    """The facts of a JSON-lines file; a last line that a killed process left half-written is passed over."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                return
