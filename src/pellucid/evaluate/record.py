@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -182,6 +182,10 @@ class TaskEvaluation:
     """By name: acc, acc_norm, nll, …: [items]."""
     summaries: Mapping[str, str]
     """How each metric's items become one number: "mean", or "perplexity", exp of the mean."""
+    chance: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What guessing would give, by metric, where guessing gives anything."""
+    truncated: int = 0
+    """Items of which the model's window has cut something off."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.metrics.values()}
@@ -216,13 +220,18 @@ class TaskEvaluation:
             "file_sha256": self.file_sha256,
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "summaries": dict(self.summaries),
+            "chance": dict(self.chance),
+            "truncated": self.truncated,
         }
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> TaskEvaluation:
         metrics = {str(name): _floats(values) for name, values in tree["metrics"].items()}
         summaries = {str(name): str(word) for name, word in tree["summaries"].items()}
-        return cls(str(tree["task"]), str(tree["file_sha256"]), metrics, summaries)
+        chance = {str(name): float(value) for name, value in tree["chance"].items()}
+        return cls(
+            str(tree["task"]), str(tree["file_sha256"]), metrics, summaries, chance, int(tree["truncated"])
+        )
 
 
 @dataclass(frozen=True, eq=False)
