@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 import pellucid
 from pellucid.cli import (
+    ablate,
     bench,
     config,
     data,
@@ -31,6 +32,7 @@ from pellucid.cli import (
     push,
     replay,
     report,
+    reproduce,
     sampling_comparison,
     tokenizer,
     train,
@@ -85,6 +87,7 @@ for module in (
     generate,
     sampling_comparison,
     evaluate,
+    ablate,
     prepare,
     data,
     tokenizer,
@@ -96,6 +99,7 @@ for module in (
     report,
     verify_resume,
     replay,
+    reproduce,
     bench,
     doctor,
 ):

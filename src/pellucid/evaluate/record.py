@@ -18,8 +18,6 @@ from pellucid.evaluate.bootstrap import Interval, ratio_interval
 from pellucid.runtime.files import write_atomic
 
 FORMAT_VERSION = 1
-FOLDER = "evaluations"
-"""Of a run directory: where its evaluations lie, one file each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,8 +157,15 @@ class TextEvaluation:
             tuple(map(str, tree["domains"])),
             marks,
         )
-        names = ("data", "text_sha256", "tokenizer", "unit")
-        return cls(*(str(tree[name]) for name in names), int(tree["window"]), int(tree["stride"]), units)
+        return cls(
+            str(tree["data"]),
+            str(tree["text_sha256"]),
+            str(tree["tokenizer"]),
+            str(tree["unit"]),
+            int(tree["window"]),
+            int(tree["stride"]),
+            units,
+        )
 
 
 @dataclass(frozen=True, eq=False)
