@@ -106,6 +106,10 @@ def obstacles(first: Evaluation, second: Evaluation) -> list[str]:
         other = tasks.get(task.task)
         if other is not None and other.file_sha256 != task.file_sha256:
             lines.append(f"{task.task}: {second.model} was measured on another file than {first.model}")
+        elif other is not None and other.items != task.items:
+            lines.append(
+                f"{task.task}: {second.model} has {other.items:,} items and {first.model} {task.items:,}"
+            )
     if not pairs and not any(task.task in tasks for task in first.tasks):
         lines.append(f"{second.model} was measured on nothing that {first.model} was measured on")
     return lines
