@@ -65,6 +65,28 @@ def test_documents_and_padding_are_apart_to_the_bit(case) -> None:
                 assert not seen_by[row, documents[row] >= 0].any()
 
 
+def test_continuations_behind_one_beginning_are_what_each_is_alone(pair) -> None:
+    if pair.reads_source or pair.config.attention.window is not None:  # a window counts columns
+        return
+    model, ids = pair.build(), pair.ids()
+    documents = torch.tensor([[0] * 5 + [1] * 4 + [2] * 3, [0] * 2 + [1] * 4 + [2] * 5 + [-1]])
+    positions = torch.tensor([[*range(9), *range(5, 8)], [*range(6), *range(2, 7), 0]])
+    shared = torch.tensor([5, 2])
+    together = model.hidden(ids, documents=documents, positions=positions, shared_lengths=shared).states
+    for row, length in enumerate(shared.tolist()):
+        for number in (1, 2):
+            own = documents[row] == number
+            alone = model.hidden(torch.cat((ids[row, :length], ids[row, own]))[None]).states[0]
+            torch.testing.assert_close(together[row, own], alone[length:], rtol=0, atol=1e-12)
+            torch.testing.assert_close(together[row, :length], alone[:length], rtol=0, atol=1e-12)
+
+
+def test_a_shared_beginning_needs_documents_and_positions(changes) -> None:
+    case = changes.case("decoder", {})
+    with pytest.raises(ValueError, match="shared_lengths need `documents` and `positions`"):
+        case.build().hidden(case.ids(), shared_lengths=torch.tensor([2, 2]))
+
+
 def test_a_padded_vocabulary_changes_no_logit_and_learns_nothing(changes) -> None:
     for family in ("decoder", "encoder_decoder"):
         for tied in (True, False):

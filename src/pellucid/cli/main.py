@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 import pellucid
 from pellucid.cli import (
+    ablate,
     bench,
     config,
     data,
@@ -30,6 +31,7 @@ from pellucid.cli import (
     prepare,
     push,
     replay,
+    reproduce,
     sampling_comparison,
     tokenizer,
     train,
@@ -84,6 +86,7 @@ for module in (
     generate,
     sampling_comparison,
     evaluate,
+    ablate,
     prepare,
     data,
     tokenizer,
@@ -94,6 +97,7 @@ for module in (
     config,
     verify_resume,
     replay,
+    reproduce,
     bench,
     doctor,
 ):

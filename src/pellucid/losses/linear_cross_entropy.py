@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -303,10 +303,33 @@ class _Kernels:
 
 
 def token_losses(states: Float[Tensor, "N D"], head: Head, targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    """-log p of each target, in nats, float32. For scoring: no gradients, one chunk of logits at a time."""
-    chunk = max(1, _SCORING_BYTES // (4 * head.weight.shape[0]))
-    parts = [
-        F.cross_entropy(head.logits(states[i : i + chunk]).float(), targets[i : i + chunk], reduction="none")
-        for i in range(0, states.shape[0], chunk)
-    ]
+    """-log p of each target, in nats, float32 (float64 for float64 states).
+
+    For scoring: no gradients, one chunk of logits at a time.
+    """
+    parts = [_losses(logits, wanted) for logits, wanted in _scored(states, head, targets)]
     return torch.cat(parts)
+
+
+def token_choices(
+    states: Float[Tensor, "N D"], head: Head, targets: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, " N"], Bool[Tensor, " N"]]:
+    """(-log p of each target as `token_losses` has it, whether the target is the likeliest of all ids)."""
+    losses: list[Tensor] = []
+    chosen: list[Tensor] = []
+    for logits, wanted in _scored(states, head, targets):
+        losses.append(_losses(logits, wanted))
+        chosen.append(logits.argmax(dim=-1) == wanted)
+    return torch.cat(losses), torch.cat(chosen)
+
+
+def _scored(states: Tensor, head: Head, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """(logits in float32, or float64 where the states are; targets), some positions at a time; one part at least."""
+    chunk = max(1, _SCORING_BYTES // (4 * head.weight.shape[0]))
+    for i in range(0, max(1, states.shape[0]), chunk):
+        logits = head.logits(states[i : i + chunk])
+        yield logits if logits.dtype == torch.float64 else logits.float(), targets[i : i + chunk]
+
+
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, reduction="none")

@@ -58,23 +58,28 @@ class DecoderLM(TransformerLM):
         positions: Int[Tensor, "B T"] | None = None,
         documents: Int[Tensor, "B T"] | None = None,
         prefix_lengths: Int[Tensor, " B"] | None = None,
+        shared_lengths: Int[Tensor, " B"] | None = None,
         recompute: Recompute = "none",
     ) -> Hidden:
         """Normalised states [B, T, D]. A cache is read and extended; `recompute` trades time for memory.
 
         documents: which ids belong together, -1 for padding; none sees another. positions: the place of each id
         (left out: counted from 0 in each document, cached ones included). prefix_lengths: first ids of each row
-        that see each other in both directions; they are read in one call.
+        that see each other in both directions; they are read in one call. shared_lengths: first ids of each row
+        that all its documents see, as the beginning they continue; `positions` says where each of them goes on.
         """
         past = cache.length if cache is not None else 0
         self._require_length(past + input_ids.shape[1])
         if prefix_lengths is not None and past:
             raise ValueError("prefix_lengths belong to the first call: the cache already holds positions")
+        if shared_lengths is not None and (documents is None or positions is None):
+            raise ValueError("shared_lengths need `documents` and `positions`, which say what goes on where")
         places = locate(input_ids, cache, positions, documents)
         mask = Mask(
             prefix_lengths=prefix_lengths,
             query_documents=places.query_documents,
             key_documents=places.key_documents,
+            shared_lengths=shared_lengths,
         )
         x = self.embedding(input_ids)
         return run_stack(

@@ -21,6 +21,8 @@ class Mask:
     prefix_lengths   [B]: how many first keys of a row are its prefix (prefix LM).
     documents        [B, T] and [B, S]: keys of the query's own document. Padding is document -1, which no text
                      sees. A query that sees no key at all attends to nothing: its result is 0.
+    shared_lengths   [B]: how many first keys of a row belong to all its documents, which are then several
+                     continuations of one beginning. Only with documents.
 
     Source: Vaswani et al. 2017 (causal); Beltagy et al. 2020, arXiv:2004.05150 (window); Raffel et al. 2020,
     arXiv:1910.10683, sec. 3.2.1 (prefix).
@@ -31,6 +33,7 @@ class Mask:
     prefix_lengths: Int[Tensor, " B"] | None = None
     query_documents: Int[Tensor, "B T"] | None = None
     key_documents: Int[Tensor, "B S"] | None = None
+    shared_lengths: Int[Tensor, " B"] | None = None
 
     def within(self, window: int | None) -> Mask:
         """The same mask with a sliding window, or without one."""
@@ -62,7 +65,10 @@ class Mask:
             seen = seen & (distance.abs() < self.window)
         if self.key_documents is not None:
             assert self.query_documents is not None
-            seen = seen & (self.query_documents[row, query] == self.key_documents[row, key])
+            belongs = self.query_documents[row, query] == self.key_documents[row, key]
+            if self.shared_lengths is not None:
+                belongs = belongs | (key < self.shared_lengths[row])
+            seen = seen & belongs
         return seen
 
     def dense(self, queries: int, keys: int, device: torch.device) -> Bool[Tensor, "rows 1 T S"] | None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.losses import LinearCrossEntropy, linear_cross_entropy, token_losses
+from pellucid.losses import LinearCrossEntropy, linear_cross_entropy, token_choices, token_losses
 from pellucid.model import Head
 from pellucid.runtime.device import Machine
 
@@ -370,6 +370,19 @@ def test_token_losses_are_what_the_loss_sums(padding: int, softcap: float | None
     total = LinearCrossEntropy()(case.states, case.head, case.targets, case.weights).objective
     losses = token_losses(case.states, case.head, case.targets)
     torch.testing.assert_close((losses * case.weights).sum(), total, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [N, 5])
+def test_token_choices_are_the_same_losses_and_what_is_likeliest(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_cross_entropy, "_SCORING_BYTES", 4 * (V + 3) * chunk)
+    case = Case(torch.float32, padding=3, softcap=1.5)
+    best = case.logits().detach().argmax(dim=-1)
+    targets = torch.where(torch.arange(N) % 2 == 0, best, (best + 1) % V)
+    losses, chosen = token_choices(case.states, case.head, targets)
+    assert torch.equal(losses, token_losses(case.states, case.head, targets))
+    assert torch.equal(chosen, torch.arange(N) % 2 == 0)
 
 
 def test_token_losses_under_autocast_are_float32() -> None:

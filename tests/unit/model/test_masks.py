@@ -114,3 +114,21 @@ def test_text_sees_no_padding_and_padding_sees_no_text() -> None:
     crosses = is_text[:, :, None] != is_text[:, None, :]
     assert crosses.any()
     assert not (written[:, 0] & crosses).any()
+
+
+def test_continuations_see_the_beginning_they_share_and_none_another() -> None:
+    documents = torch.tensor([[0, 0, 1, 1, 2, 2, -1]])
+    mask = Mask(query_documents=documents, key_documents=documents, shared_lengths=torch.tensor([2]))
+    dense = mask.dense(KEYS, KEYS, CPU)
+    assert dense is not None
+    wanted = ["1......", "11.....", "111....", "1111...", "11..1..", "11..11."]
+    found = ["".join("1" if key else "." for key in query) for query in dense[0, 0].tolist()]
+    assert found[:6] == wanted
+    blocks = block_mask(mask, KEYS, KEYS, CPU)
+    row, head, query, key = torch.meshgrid(
+        torch.zeros(1, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
+        *[torch.arange(KEYS)] * 2,
+        indexing="ij",
+    )
+    assert torch.equal(blocks.mask_mod(row, head, query, key), dense)

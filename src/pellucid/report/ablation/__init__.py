@@ -1,1 +1,1 @@
-"""What an ablation found, read from its directories alone: comparisons, pictures, one page."""
+"""An ablation's directory → what it found, and a page of it. No torch."""
