@@ -102,9 +102,7 @@ def evaluate_documents(
     if done < 2:
         raise DataError(f"{data}: the text has {done} token(s) to score; scoring needs at least 2")
     unit = BLOCKS if is_blocks else DOCUMENTS
-    return TextEvaluation(
-        data, digest.hexdigest(), tokenizer.fingerprint, unit, window, stride, sums.units()
-    )
+    return TextEvaluation(data, digest.hexdigest(), tokenizer.fingerprint, unit, window, stride, sums.units())
 
 
 def score_sequences(

@@ -112,7 +112,8 @@ def evaluate_objective_units(
         digest.update(tokenizer.decode_bytes(targets[is_text]))
         values = (losses, np.ones(len(rows)), lengths.of(targets), np.where(is_text, 0, losses))
         count = len(batch.weights)
-        columns.append(np.stack([np.bincount(rows, weights=value, minlength=count) for value in values]))
+        sums = [np.bincount(rows, weights=value, minlength=count) for value in values]
+        columns.append(np.stack(sums).astype(np.float64))
     losses, tokens, sizes, marks = np.concatenate(columns, axis=1)
     left_out = None if isinstance(objective, Causal) else marks
     units = unit_scores(losses, tokens, sizes, [""] * len(losses), left_out)
@@ -142,7 +143,8 @@ class _PreparedDocuments:
         self._begin += tokens
 
     def units(self) -> UnitScores:
-        return unit_scores(*self._sums, self._domains)
+        losses, tokens, sizes = self._sums
+        return unit_scores(losses, tokens, sizes, self._domains)
 
 
 def _document_count(split: Split) -> int:
@@ -154,4 +156,3 @@ def _domain_of_shards(split: Split, domains: Sequence[str]) -> list[str]:
     if not domains:
         return [""] * len(split.shards)
     return [name for part, name in zip(split.parts, domains, strict=True) for _ in part.shards]
-

@@ -34,19 +34,22 @@ class DocumentTokens:
     def beside(self, other: DocumentTokens) -> DocumentTokens:
         """With the losses of another model on the same ids. Raises DataError for other ones."""
         if not np.array_equal(self.ids, other.ids):
-            raise DataError(f"{self.where}: the models cut it into different tokens; compare bits per byte instead")
+            raise DataError(
+                f"{self.where}: the models cut it into different tokens; compare bits per byte instead"
+            )
         return replace(self, against=other.losses)
 
     def to_dict(self) -> dict[str, Any]:
         columns = {"nats": self.losses, **({} if self.against is None else {"nats_against": self.against})}
-        values = {name: [None if np.isnan(x) else round(float(x), 5) for x in column] for name, column in columns.items()}
+        names = ("text", "id", "byte", *columns)
+        values = (
+            [None if np.isnan(x) else round(float(x), 5) for x in column] for column in columns.values()
+        )
+        rows = zip(self.texts, self.ids.tolist(), self.starts.tolist(), *values, strict=True)
         return {
             "where": self.where,
             "domain": self.domain,
-            "tokens": [
-                {"text": text, "id": int(token), "byte": int(start)} | {name: column[i] for name, column in values.items()}
-                for i, (text, token, start) in enumerate(zip(self.texts, self.ids, self.starts, strict=True))
-            ],
+            "tokens": [dict(zip(names, row, strict=True)) for row in rows],
         }
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from pellucid import checkpoint
 from pellucid.config import from_tree
@@ -16,7 +16,7 @@ from pellucid.data.shards import Split, open_shards
 from pellucid.data.sources import open_source
 from pellucid.data.sources.base import documents
 from pellucid.errors import CheckpointError, DataError
-from pellucid.evaluate.documents import Passage, Reads, evaluate_documents
+from pellucid.evaluate.documents import Reads, evaluate_documents
 from pellucid.evaluate.perplexity import Perplexity, evaluate_split
 from pellucid.evaluate.record import TextEvaluation
 from pellucid.evaluate.splits import evaluate_objective_units, evaluate_split_units
@@ -44,7 +44,7 @@ class TextRequest:
     seq_len: int | None = None
     stride: int | None = None
     max_tokens: int | None = None
-    form: TextFormat = TextFormat()
+    form: TextFormat = field(default_factory=TextFormat)
 
     @property
     def is_split(self) -> bool:
@@ -98,7 +98,9 @@ def evaluate_loaded(
         name, split = title(request.data), _text_split(loaded, request)
     else:
         if keep is not None:
-            raise DataError("prepared data has no text to show; name the raw text with --data for --tokens or --page")
+            raise DataError(
+                "prepared data has no text to show; name the raw text with --data for --tokens or --page"
+            )
         name, split, domains = _open_split(loaded, request.data[0] if request.data else None, request.split)
         if objective is None:
             return evaluate_split_units(
@@ -122,6 +124,14 @@ def evaluate_loaded(
     return evaluate_objective_units(
         loaded.model, loaded.tokenizer, split, precision, objective, data=name, max_tokens=request.max_tokens
     )
+
+
+def score_checkpoint(
+    path: Path, *, precision: Precision, request: TextRequest | None = None
+) -> TextEvaluation:
+    """The same of a verified checkpoint; by default on the validation split of its run's own data."""
+    loaded = checkpoint.load(path, device=precision.device.torch, is_verified=True)
+    return evaluate_loaded(loaded, request or TextRequest(), precision)
 
 
 def score_loaded(

@@ -61,7 +61,8 @@ def open_passages(words: Sequence[str], form: TextFormat) -> Iterator[Passage]:
     """
     named = parts(words)
     opened = [
-        open_source(part.path, text_field=form.text_field, document_marker=form.document_marker) for part in named
+        open_source(part.path, text_field=form.text_field, document_marker=form.document_marker)
+        for part in named
     ]
     of_files = _folder_parts(named[0].path) if len(named) == 1 else {}
 
@@ -93,5 +94,7 @@ def _part(word: str) -> Part:
         return Part("", word)
     name, path = (text.strip() for text in named.groups())
     if not name or not path:
-        raise DataError(f"--data {word}: wanted PATH, or NAME=PATH for a part with a name, e.g. code=data/code.jsonl")
+        raise DataError(
+            f"--data {word}: wanted PATH, or NAME=PATH for a part with a name, e.g. code=data/code.jsonl"
+        )
     return Part(name, path)
