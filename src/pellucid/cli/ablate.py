@@ -28,7 +28,7 @@ def ablate(
         typer.Option(
             "--vary",
             metavar="KEY=A,B,…",
-            help="A key and its values, the first one being what the others are compared with; repeat for combinations. "
+            help="A key and its values, which are compared with the first of them; repeat for combinations. "
             "The key preset varies the preset itself.",
             show_default=False,
         ),

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 import pellucid
 from pellucid.cli import (
+    ablate,
     bench,
     config,
     data,
@@ -30,6 +31,8 @@ from pellucid.cli import (
     prepare,
     push,
     replay,
+    report,
+    reproduce,
     sampling_comparison,
     tokenizer,
     train,
@@ -84,6 +87,7 @@ for module in (
     generate,
     sampling_comparison,
     evaluate,
+    ablate,
     prepare,
     data,
     tokenizer,
@@ -92,8 +96,10 @@ for module in (
     push,
     plan,
     config,
+    report,
     verify_resume,
     replay,
+    reproduce,
     bench,
     doctor,
 ):

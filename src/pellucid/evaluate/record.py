@@ -73,6 +73,8 @@ class TextEvaluation:
     window: int
     stride: int
     units: UnitScores
+    seen_in_training: float | None = None
+    """Share of spans of about 100 bytes of it that stand in the model's own training text; None where nobody looked."""
 
     @property
     def tokens(self) -> int:
@@ -145,6 +147,7 @@ class TextEvaluation:
             "bytes": units.bytes.tolist(),
             "domains": list(units.domains),
             **({} if units.marks is None else {"marks": units.marks.tolist()}),
+            "seen_in_training": self.seen_in_training,
         }
 
     @classmethod
@@ -165,6 +168,7 @@ class TextEvaluation:
             int(tree["window"]),
             int(tree["stride"]),
             units,
+            None if (seen := tree["seen_in_training"]) is None else float(seen),
         )
 
 

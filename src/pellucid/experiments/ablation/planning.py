@@ -10,7 +10,7 @@ from pellucid.config import Tree, from_tree, override, read_toml, to_tree
 from pellucid.errors import ConfigError
 from pellucid.experiments.ablation.vary import cell_names, combinations
 from pellucid.presets import run_preset
-from pellucid.report.ablation.record import AblationRecord, Cell, Match
+from pellucid.report.ablation.record import AblationRecord, Cell, Match, Scalar
 from pellucid.runtime.device import Device
 from pellucid.train.config import RunConfig
 from pellucid.train.cost import Cost, estimate_cost
@@ -68,9 +68,9 @@ def plan_ablation(
     )
 
 
-def start_of(preset: str, values: Mapping[str, str]) -> Tree:
+def start_of(preset: str, values: Mapping[str, Scalar]) -> Tree:
     """The config that a cell starts from. Raises ConfigError where there is no such preset or file."""
-    name = values.get(PRESET, preset)
+    name = str(values.get(PRESET, preset))
     return read_toml(Path(name)) if name.endswith(".toml") else to_tree(run_preset(name))
 
 

@@ -1,1 +1,4 @@
-"""What an ablation found, read from its directories alone: comparisons, pictures, one page."""
+"""An ablation's directory → what it found, and a page of it. No torch.
+
+Read in this order: record → scored → analysis → finding → tables → curves → page → write.
+"""

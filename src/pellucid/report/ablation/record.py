@@ -27,7 +27,7 @@ Match = Literal["steps", "params", "flops", "time"]
 class Cell(Config):
     """One choice of a value for each varied key, which is trained once a seed."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=-]*$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.+=-]*$")]
     """Begins the names of its run directories."""
     values: dict[str, Scalar]
     """By varied key."""

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import unicodedata
 from html import escape
 
 from pellucid.generate.comparison import Continuations, SamplingComparison
 from pellucid.generate.samples import REPEATED_IDS, Sample
+from pellucid.report.page import escaped, page
 from pellucid.report.sampling.columns import COLUMNS, Column, sample_text, settings_text, standing_out
 
-_STYLE = """
-:root { --page: #fdfdfb; --ink: #1d2733; --soft: #57616c; --line: #d9dde2; --box: #f2f4f6; --accent: #0b6e99;
-  --bar: #d5e6ef; --again: #f7d8a8; --on-again: #1d2733; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14181d; --ink: #e3e7eb; --soft: #98a3af; --line: #343c46; --box: #1d232a; --accent: #58b7e0;
-    --bar: #1f3c4d; --again: #5c4310; --on-again: #fbeed6; }
+_COLOURS = {
+    "bar": ("#d5e6ef", "#1f3c4d"),
+    "again": ("#f7d8a8", "#5c4310"),
+    "on-again": ("#1d2733", "#fbeed6"),
 }
-:root { color-scheme: light dark; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 78rem; padding: 2rem 1.2rem 4rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .6rem; }
-h2 { font-size: 1.2rem; margin: 0; }
-h3 { font-size: .9rem; margin: 0; color: var(--soft); }
-blockquote { margin: 0 0 1rem; padding: .3rem 1rem; border-left: 4px solid var(--accent); font-size: 1.2rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
-section { border-top: 1px solid var(--line); padding-top: 1.2rem; margin-top: 1.8rem; }
+_STYLE = """
 section > header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; align-items: baseline; margin-bottom: .8rem; }
 section > header p { margin: 0; }
-a { color: var(--accent); }
-code, table { font-family: ui-monospace, "SF Mono", Consolas, monospace; font-size: .85rem; }
-.remark, dl { color: var(--soft); font-size: .9rem; }
+dl { color: var(--soft); font-size: .9rem; }
 .figures { overflow-x: auto; }
 table { border-collapse: separate; border-spacing: 0 2px; }
 th, td { padding: .2rem .6rem; text-align: right; white-space: nowrap; }
@@ -47,7 +34,6 @@ article { background: var(--box); border-radius: .5rem; padding: .7rem .9rem; di
 article p { margin: .4rem 0 .6rem; white-space: pre-wrap; overflow-wrap: anywhere; flex: 1; }
 article footer { color: var(--soft); font-size: .82rem; }
 mark { background: var(--again); color: var(--on-again); border-radius: .15rem; }
-.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr; }
   dd { margin-bottom: .4rem; }
@@ -59,25 +45,14 @@ def to_html(comparison: SamplingComparison, *, model: str = "") -> str:
     """The page. model: what wrote the texts, such as a checkpoint's path. Whatever came from outside is escaped."""
     title = f"One prompt, {len(comparison.strategies)} ways to go on"
     sections = "\n".join(_section(one) for one in comparison.strategies)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
-<blockquote lang="" dir="auto">{_shown(comparison.prompt) or "(an empty prompt)"}</blockquote>
+    body = f"""<h1>{title}</h1>
+<blockquote lang="" dir="auto">{escaped(comparison.prompt) or "(an empty prompt)"}</blockquote>
 <p class="remark">{escape(_what(comparison, model))}</p>
 <main>
 {_figures(comparison)}
 {sections}
-</main>
-</body>
-</html>
-"""
+</main>"""
+    return page(title, body, style=_STYLE, colours=_COLOURS, width="78rem")
 
 
 def _what(comparison: SamplingComparison, model: str) -> str:
@@ -166,13 +141,6 @@ def _text(sample: Sample) -> str:
     parts: list[str] = []
     end = 0
     for first, last in sample.repeated:
-        parts += [_shown(sample.text[end:first]), f"<mark>{_shown(sample.text[first:last])}</mark>"]
+        parts += [escaped(sample.text[end:first]), f"<mark>{escaped(sample.text[first:last])}</mark>"]
         end = last
-    return "".join([*parts, _shown(sample.text[end:])])
-
-
-def _shown(text: str) -> str:
-    """Escaped; control characters, which HTML does not allow, become U+FFFD."""
-    return escape(
-        "".join("\ufffd" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c for c in text)
-    )
+    return "".join([*parts, escaped(sample.text[end:])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
+from pellucid.report.page import page
 from pellucid.report.walkthrough.drawings import bars, heatmap, turns
 from pellucid.report.walkthrough.values import (
     Bars,
@@ -17,26 +18,15 @@ from pellucid.report.walkthrough.values import (
 )
 
 _STYLE = """
-:root { --page: #fdfdfb; --ink: #1d2733; --soft: #5c6773; --line: #d9dde2; --box: #f2f4f6; --accent: #0b6e99; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #14181d; --ink: #e3e7eb; --soft: #98a3af; --line: #343c46; --box: #1d232a; --accent: #58b7e0; }
-}
-:root { color-scheme: light dark; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 50rem; padding: 2rem 1.2rem 4rem; background: var(--page); color: var(--ink);
-  font: 1rem/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
-h2 { font-size: 1.2rem; margin: 0; }
-blockquote { margin: 0 0 1rem; padding: .3rem 1rem; border-left: 4px solid var(--accent); font-size: 1.2rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; }
-section { border-top: 1px solid var(--line); padding-top: 1.2rem; margin-top: 1.6rem; }
+h1 { margin-bottom: .3rem; }
+section { margin-top: 1.6rem; }
 header { display: flex; flex-wrap: wrap; gap: .2rem 1rem; justify-content: space-between; align-items: baseline; }
-code, pre, table, .strip, svg text { font-family: ui-monospace, "SF Mono", Consolas, monospace; }
+.strip, svg text { font-family: ui-monospace, "SF Mono", Consolas, monospace; }
 code { color: var(--soft); font-size: .82rem; overflow-wrap: anywhere; }
 .formula { background: var(--box); padding: .4rem .8rem; border-radius: .4rem; font-style: italic; }
-.remark, figcaption { color: var(--soft); font-size: .9rem; }
+figcaption { color: var(--soft); font-size: .9rem; }
 figure { margin: 1rem 0; overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; }
+table { border-collapse: collapse; }
 th { color: var(--soft); font-weight: normal; text-align: left; }
 th, td { padding: .15rem .9rem .15rem 0; white-space: pre; }
 .number { text-align: right; }
@@ -63,27 +53,15 @@ def to_html(walkthrough: Walkthrough) -> str:
         f"<tr><td><code>{escape(command)}</code></td><td>{escape(why)}</td></tr>"
         for command, why in walkthrough.next_steps
     )
-    title = escape(walkthrough.title)
     next_steps = (
         f"<section><h2>What to try next</h2><table><tbody>{rows}</tbody></table></section>" if rows else ""
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<h1>{title}</h1>
+    body = f"""<h1>{escape(walkthrough.title)}</h1>
 <blockquote>{escape(walkthrough.text)}</blockquote>
 <p class="remark">Every number on this page was read by hooks from the one forward pass that ran.</p>
 {sections}
-{next_steps}
-</body>
-</html>
-"""
+{next_steps}"""
+    return page(walkthrough.title, body, style=_STYLE)
 
 
 def _section(section: Section, number: int) -> str:
