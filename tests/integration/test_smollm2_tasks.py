@@ -51,7 +51,9 @@ def ours(smollm2_file: Path, tmp_path_factory: pytest.TempPathFactory) -> checkp
 @pytest.fixture(scope="module")
 def theirs(smollm2_file: Path) -> tuple[Any, Any]:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    pytest.importorskip("accelerate", reason="transformers reads no GGUF without accelerate, which is not installed")
+    pytest.importorskip(
+        "accelerate", reason="transformers reads no GGUF without accelerate, which is not installed"
+    )
     where = {"pretrained_model_name_or_path": smollm2_file.parent, "gguf_file": smollm2_file.name}
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
     model = transformers.AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32).eval()
