@@ -121,6 +121,11 @@ class TextEvaluation:
         """The names of its parts, each once, in the order of the text; empty where it has none."""
         return tuple(dict.fromkeys(self.units.domains))
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it has several parts."""
+        return len(self.domains) > 1
+
     def of_domain(self, domain: str) -> TextEvaluation:
         """One part of it. The hash stays that of the whole text."""
         return TextEvaluation(
@@ -132,6 +137,34 @@ class TextEvaluation:
             self.stride,
             self.units.of_domain(domain),
         )
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers without the units, as plain values: what --json prints."""
+
+        def bounds(interval: Interval | None) -> list[float] | None:
+            return None if interval is None else [interval.low, interval.high]
+
+        return {
+            "data": self.data,
+            "loss": self.loss,
+            "loss_interval": bounds(self.loss_interval),
+            "perplexity": self.perplexity,
+            "perplexity_interval": bounds(self.perplexity_interval),
+            "bits_per_byte": self.bits_per_byte,
+            "bits_per_byte_interval": bounds(self.bits_per_byte_interval),
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "unit": self.unit,
+            "units": len(self.units),
+            "window": self.window,
+            "stride": self.stride,
+            "text_sha256": self.text_sha256,
+            **(
+                {"domains": {name: self.of_domain(name).summary() for name in self.domains}}
+                if self.is_mixed
+                else {}
+            ),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         units = self.units
