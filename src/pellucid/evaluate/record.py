@@ -247,6 +247,24 @@ class TaskEvaluation:
             return found
         return Interval(self.value(metric), exponential(found.low), exponential(found.high), found.level)
 
+    def summary(self) -> dict[str, Any]:
+        """The numbers without the items, as plain values: what --json prints."""
+        metrics: dict[str, Any] = {}
+        for name in self.metrics:
+            interval = self.interval(name)
+            metrics[name] = {
+                "value": self.value(name),
+                "interval": None if interval is None else [interval.low, interval.high],
+                "chance": self.chance.get(name),
+            }
+        return {
+            "task": self.task,
+            "items": self.items,
+            "truncated": self.truncated,
+            "metrics": metrics,
+            "file_sha256": self.file_sha256,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "task": self.task,
