@@ -63,7 +63,7 @@ def task_table(runs: Sequence[RunRecord]) -> Table | None:
             (
                 *_whose(runs, run, name),
                 Cell(task.task),
-                Cell(metric),
+                Cell("perplexity" if task.summaries[metric] == "perplexity" else metric),
                 _metric(task, metric),
                 Cell(f"{task.items:,}", is_number=True),
                 *([_chance(task, metric)] if has_chance else []),

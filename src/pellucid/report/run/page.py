@@ -55,9 +55,9 @@ SHOWN_SAMPLES = 4
 _STATES = {
     "running": "This run is under way: what follows is as far as it has come.",
     "stopped": "This run has no end: it was killed or lost its machine. What follows is as far as it came. "
-    "pellucid train --resume goes on with it.",
+    "pellucid train --resume {path} goes on with it.",
     "interrupted": "This run was interrupted. What follows is as far as it came. "
-    "pellucid train --resume goes on with it.",
+    "pellucid train --resume {path} goes on with it.",
     "failed": "This run failed. What follows is as far as it came.",
 }
 
@@ -102,7 +102,7 @@ def _headline(runs: Sequence[RunRecord]) -> str:
 
 def _state(run: RunRecord, is_named: bool) -> str:
     """What a reader must know before believing the numbers: nothing of a run that came to its end."""
-    words = _STATES.get(run.state, "")
+    words = _STATES.get(run.state, "").replace("{path}", str(run.path))
     of = f" of {run.start['steps']:,}" if isinstance(run.start.get("steps"), int) else ""
     lines = [f"{words} ({run.step:,}{of} steps, {duration(run.seconds)})" if words else ""]
     lines += [f"Could not be read: {fault}" for fault in run.faults]

@@ -4,8 +4,10 @@ import json
 import math
 import re
 
+import numpy as np
 import pytest
-from tests.unit.report.run_directories import (
+
+from pellucid.evaluate.record import TaskEvaluationfrom tests.unit.report.run_directories import (
     CONFIG,
     evaluation,
     facts,
@@ -121,6 +123,15 @@ def test_several_runs_are_compared(tmp_path, read_page):
         text for tag, text in zip(page.tags, page.tags, strict=True) if tag[1].get("class") == "number best"
     ]
     assert best
+
+
+def test_what_summarises_to_a_perplexity_is_called_one(tmp_path, read_page):
+    nll = np.array([1.0, 2.0, 3.0, 2.0])
+    task = TaskEvaluation("lambada", "b" * 64, {"nll": nll, "chance": nll}, {"nll": "perplexity", "chance": "mean"})
+    path = make_run(tmp_path / "r", evaluations={"val": evaluation(tasks=(task,))})
+    row = cells(read_page(to_html([read_run(path)])), "vallambada")
+    assert row.startswith(f"vallambadaperplexity{math.exp(2):.4f}")
+    assert row.endswith("4–")  # guessing has no perplexity
 
 
 @pytest.mark.parametrize(
