@@ -1,15 +1,21 @@
-"""`pellucid evaluate`: loss, perplexity and bits per byte over a split or a text file."""
+"""`pellucid evaluate`: loss, perplexity and bits per byte over a split or a text, with intervals."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from pellucid.cli.options import DeviceName, Json, Target, print_json
-from pellucid.runtime.console import message_console
+from pellucid.cli.options import DeviceName, DocumentMarker, Json, Target, TextField, print_json
+from pellucid.runtime.console import StatusLine, message_console
+
+if TYPE_CHECKING:
+    from pellucid.checkpoint import Loaded
+    from pellucid.evaluate.record import TextEvaluation
+    from pellucid.runtime.precision import Precision
+    from pellucid.train.score import TextRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -19,23 +25,75 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     target: Target = None,
     data: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            "--data", help="A .txt file or prepared directory; default: the run's data.", show_default=False
+            "--data",
+            metavar="PATH",
+            help="Text (a file, a folder, a pattern, hub:…) or a prepared directory; several as NAME=PATH; default: "
+            "the run's data.",
+            show_default=False,
         ),
     ] = None,
     split: Annotated[
         Literal["val", "train"], typer.Option("--split", help="Which side of prepared data.")
     ] = "val",
+    reads: Annotated[
+        Literal["documents", "stream"],
+        typer.Option("--reads", help="Each document of a text anew, or all as one running text."),
+    ] = "documents",
     seq_len: Annotated[
         int | None,
         typer.Option(
             "--seq-len", min=1, help="Window length; default: the model's context.", show_default=False
         ),
     ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            "--stride",
+            metavar="N",
+            help="How far the window moves; default: its length. Smaller: more context for each token, and slower.",
+            show_default=False,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option("--max-tokens", min=1, help="Score only so many first tokens.", show_default=False),
+    ] = None,
+    text_field: TextField = "text",
+    document_marker: DocumentMarker = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokens", metavar="FILE", help="Write every token's loss, as JSON.", show_default=False
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            "--page",
+            metavar="FILE",
+            help="Write the text coloured by its tokens' losses, as HTML.",
+            show_default=False,
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="RUN_OR_CHECKPOINT",
+            help="Another model for --tokens and --page, with the same tokenizer.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Where the record is kept; default: RUN/evaluations.",
+            show_default=False,
+        ),
     ] = None,
     device: DeviceName = None,
     dtype: Annotated[
@@ -43,33 +101,97 @@ def evaluate(
     ] = "fp32",
     json: Json = False,
 ) -> int:
-    """Measure a model: mean loss in nats a token, perplexity, bits per byte."""
+    """Measure a model: mean loss in nats a token, perplexity, bits per byte, with 95 % intervals."""
     from pellucid import checkpoint
+    from pellucid.errors import ConfigError
     from pellucid.runtime.device import choose_device
     from pellucid.runtime.precision import choose_precision
-    from pellucid.train.score import score_checkpoint
+    from pellucid.train.evaluation import describe, keep_record, record_name
+    from pellucid.train.score import TextRequest
+    from pellucid.train.scored_text import TextFormat
 
     console = message_console()
+    if against is not None and tokens is None and page is None:
+        raise ConfigError(
+            "--against shows two models token by token: say where with --page FILE.html or --tokens FILE.json"
+        )
     path, why = checkpoint.find_checkpoint(target)
     console.print(why, style="dim")
-    chosen = choose_device(device)
-    precision = choose_precision(dtype, chosen)
-    what, score = score_checkpoint(
-        path, data=data, split=split, precision=precision, seq_len=seq_len, max_tokens=max_tokens
-    )
+    precision = choose_precision(dtype, choose_device(device))
+    form = TextFormat(text_field, document_marker)
+    request = TextRequest(tuple(data or ()), split, reads, seq_len, stride, max_tokens, form)
+    loaded = checkpoint.load(path, device=precision.device.torch, is_verified=True)
+    text = _text(loaded, request, precision, console, tokens, page, against)
+    evaluation = describe(loaded, precision, texts=(text,), model=str(target or path))
+    console.print(keep_record(evaluation, path, record_name(request), out), style="dim")
     if json:
-        print_json(
-            {
-                "checkpoint": str(path),
-                "is_averaged": checkpoint.is_averaged(path),
-                "data": what,
-                "precision": precision.name,
-                **score.to_dict(),
-            }
-        )
+        about = {"checkpoint": str(path), "is_averaged": loaded.is_averaged, "precision": precision.name}
+        print_json({**about, **text.summary()})
     else:
-        Console(highlight=False, markup=False, soft_wrap=True).print(
-            f"{what}: loss {score.loss:.4f} nats/token, perplexity {score.perplexity:.3f}, "
-            f"{score.bits_per_byte:.4f} bits/byte ({score.tokens:,} tokens, {score.bytes:,} bytes, {precision.name})"
-        )
+        from pellucid.report.scores import print_text
+
+        print_text(text, precision.name, Console(highlight=False, markup=False, soft_wrap=True))
     return 0
+
+
+def _text(
+    loaded: Loaded,
+    request: TextRequest,
+    precision: Precision,
+    console: Console,
+    tokens: Path | None,
+    page: Path | None,
+    against: Path | None,
+) -> TextEvaluation:
+    """Score the text; where it is wanted, write its tokens too."""
+    from pellucid.train.evaluation import evaluate_tokens
+    from pellucid.train.score import evaluate_loaded
+
+    line = StatusLine(console, after_s=2)
+    progress = _Progress(line)
+    try:
+        if tokens is None and page is None:
+            return evaluate_loaded(loaded, request, precision, progress=progress)
+        other = _loaded(against, precision, console)
+        shown = evaluate_tokens(loaded, request, precision, against=other, progress=progress)
+    finally:
+        line.clear()
+    names = [str(loaded.path), *([] if other is None else [str(other.path)])]
+    if tokens is not None:
+        from pellucid.evaluate.token_record import tokens_json
+        from pellucid.runtime.files import write_atomic
+
+        write_atomic(tokens, tokens_json(names, shown.evaluation.data, shown.documents))
+        console.print(f"token losses in {tokens}", style="dim")
+    if page is not None:
+        from pellucid.report.token_losses import write_page
+
+        write_page(
+            page, shown.documents, [shown.evaluation, *([shown.against] if shown.against else [])], names
+        )
+        console.print(f"page in {page}", style="dim")
+    return shown.evaluation
+
+
+def _loaded(target: Path | None, precision: Precision, console: Console) -> Loaded | None:
+    if target is None:
+        return None
+    from pellucid import checkpoint
+
+    path, why = checkpoint.find_checkpoint(target)
+    console.print(f"against {why}", style="dim")
+    return checkpoint.load(path, device=precision.device.torch, is_verified=True)
+
+
+class _Progress:
+    """Says how many tokens are scored, and how fast."""
+
+    def __init__(self, line: StatusLine) -> None:
+        import time
+
+        self._line, self._clock = line, time.perf_counter
+        self._began = self._clock()
+
+    def __call__(self, tokens: int) -> None:
+        speed = tokens / max(self._clock() - self._began, 1e-9)
+        self._line.show(f"scored {tokens:,} tokens, {speed:,.0f} tokens/s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -73,6 +73,8 @@ class TextEvaluation:
     window: int
     stride: int
     units: UnitScores
+    seen_in_training: float | None = None
+    """Share of spans of about 100 bytes of it that stand in the model's own training text; None where nobody looked."""
 
     @property
     def tokens(self) -> int:
@@ -119,6 +121,11 @@ class TextEvaluation:
         """The names of its parts, each once, in the order of the text; empty where it has none."""
         return tuple(dict.fromkeys(self.units.domains))
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it has several parts."""
+        return len(self.domains) > 1
+
     def of_domain(self, domain: str) -> TextEvaluation:
         """One part of it. The hash stays that of the whole text."""
         return TextEvaluation(
@@ -130,6 +137,34 @@ class TextEvaluation:
             self.stride,
             self.units.of_domain(domain),
         )
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers without the units, as plain values: what --json prints."""
+
+        def bounds(interval: Interval | None) -> list[float] | None:
+            return None if interval is None else [interval.low, interval.high]
+
+        return {
+            "data": self.data,
+            "loss": self.loss,
+            "loss_interval": bounds(self.loss_interval),
+            "perplexity": self.perplexity,
+            "perplexity_interval": bounds(self.perplexity_interval),
+            "bits_per_byte": self.bits_per_byte,
+            "bits_per_byte_interval": bounds(self.bits_per_byte_interval),
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "unit": self.unit,
+            "units": len(self.units),
+            "window": self.window,
+            "stride": self.stride,
+            "text_sha256": self.text_sha256,
+            **(
+                {"domains": {name: self.of_domain(name).summary() for name in self.domains}}
+                if self.is_mixed
+                else {}
+            ),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         units = self.units
@@ -145,6 +180,7 @@ class TextEvaluation:
             "bytes": units.bytes.tolist(),
             "domains": list(units.domains),
             **({} if units.marks is None else {"marks": units.marks.tolist()}),
+            "seen_in_training": self.seen_in_training,
         }
 
     @classmethod
@@ -165,6 +201,7 @@ class TextEvaluation:
             int(tree["window"]),
             int(tree["stride"]),
             units,
+            None if (seen := tree["seen_in_training"]) is None else float(seen),
         )
 
 
@@ -178,6 +215,10 @@ class TaskEvaluation:
     """By name: acc, acc_norm, nll, …: [items]."""
     summaries: Mapping[str, str]
     """How each metric's items become one number: "mean", or "perplexity", exp of the mean."""
+    chance: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What guessing would give, by metric, where guessing gives anything."""
+    truncated: int = 0
+    """Items of which the model's window has cut something off."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.metrics.values()}
@@ -206,19 +247,42 @@ class TaskEvaluation:
             return found
         return Interval(self.value(metric), exponential(found.low), exponential(found.high), found.level)
 
+    def summary(self) -> dict[str, Any]:
+        """The numbers without the items, as plain values: what --json prints."""
+        metrics: dict[str, Any] = {}
+        for name in self.metrics:
+            interval = self.interval(name)
+            metrics[name] = {
+                "value": self.value(name),
+                "interval": None if interval is None else [interval.low, interval.high],
+                "chance": self.chance.get(name),
+            }
+        return {
+            "task": self.task,
+            "items": self.items,
+            "truncated": self.truncated,
+            "metrics": metrics,
+            "file_sha256": self.file_sha256,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "task": self.task,
             "file_sha256": self.file_sha256,
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "summaries": dict(self.summaries),
+            "chance": dict(self.chance),
+            "truncated": self.truncated,
         }
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> TaskEvaluation:
         metrics = {str(name): _floats(values) for name, values in tree["metrics"].items()}
         summaries = {str(name): str(word) for name, word in tree["summaries"].items()}
-        return cls(str(tree["task"]), str(tree["file_sha256"]), metrics, summaries)
+        chance = {str(name): float(value) for name, value in tree["chance"].items()}
+        return cls(
+            str(tree["task"]), str(tree["file_sha256"]), metrics, summaries, chance, int(tree["truncated"])
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,86 +2,163 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pellucid import checkpoint
 from pellucid.config import from_tree
 from pellucid.data.manifest import is_prepared
-from pellucid.data.objectives import CausalConfig, Objective
-from pellucid.data.shards import open_shards
+from pellucid.data.mixture import Mixture
+from pellucid.data.objectives import Causal, CausalConfig, Objective
+from pellucid.data.shards import Split, open_shards
 from pellucid.data.sources import open_source
 from pellucid.data.sources.base import documents
 from pellucid.errors import CheckpointError, DataError
-from pellucid.evaluate.perplexity import Perplexity, evaluate_split, evaluate_text
+from pellucid.evaluate.documents import Reads, evaluate_documents
+from pellucid.evaluate.perplexity import Perplexity, evaluate_split
+from pellucid.evaluate.record import TextEvaluation
+from pellucid.evaluate.splits import evaluate_objective_units, evaluate_split_units
+from pellucid.evaluate.token_record import DocumentTokens
+from pellucid.evaluate.windows import require_stride
 from pellucid.model import EncoderDecoderLM
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig
 from pellucid.train.opening import build_objective, open_data
 from pellucid.train.rundir import RunDirectory
+from pellucid.train.scored_text import TextFormat, open_passages, parts, title
+
+Side = Literal["val", "train"]
 
 
-def score_checkpoint(
-    path: Path,
-    *,
+@dataclass(frozen=True)
+class TextRequest:
+    """Which text is scored, and how it is read."""
+
+    data: tuple[str, ...] = ()
+    """Paths, or NAME=PATH for parts with names; a prepared directory; nothing: the run's own data."""
+    split: Side = "val"
+    """Which side of prepared data."""
+    reads: Reads = "documents"
+    seq_len: int | None = None
+    stride: int | None = None
+    max_tokens: int | None = None
+    form: TextFormat = field(default_factory=TextFormat)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it asks for prepared data or the run's own, and not for text."""
+        return not self.data or (len(self.data) == 1 and is_prepared(Path(self.data[0])))
+
+
+def evaluate_loaded(
+    loaded: checkpoint.Loaded,
+    request: TextRequest,
     precision: Precision,
-    data: Path | None = None,
-    split: Literal["val", "train"] = "val",
-    seq_len: int | None = None,
-    max_tokens: int | None = None,
-) -> tuple[str, Perplexity]:
-    """(what was scored, the numbers): a prepared directory's split, a whole text, or the run's own split.
+    *,
+    keep: Callable[[DocumentTokens], None] | None = None,
+    progress: Callable[[int], None] = lambda tokens: None,
+) -> TextEvaluation:
+    """Score a text with all that intervals need: see `evaluate_documents` and `evaluate_split_units`.
 
-    What is predicted is what the run learned: every id of a text, or its objective's targets. Raises DataError when
-    prepared data was made with another tokenizer than the model's.
+    What is predicted is what the run learned: every id of a text, or its objective's targets. Raises DataError for
+    text that cannot be read, and where prepared data was made with another tokenizer than the model's; ConfigError
+    for a stride that does not fit; CheckpointError for a window longer than the model's context.
     """
-    loaded = checkpoint.load(path, device=precision.device.torch)
-    return score_loaded(
-        loaded, precision=precision, data=data, split=split, seq_len=seq_len, max_tokens=max_tokens
+    if request.seq_len is not None and request.seq_len > loaded.model.max_seq_len:
+        raise CheckpointError(
+            f"--seq-len {request.seq_len} is more than the model's context ({loaded.model.max_seq_len})"
+        )
+    objective = _learned(loaded, request.seq_len)
+    is_causal = objective is None or isinstance(objective, Causal)
+    window = request.seq_len or loaded.model.max_seq_len
+    if request.stride is not None:
+        require_stride(window, request.stride)
+    if not is_causal and (request.stride is not None or keep is not None or request.reads == "stream"):
+        raise DataError(
+            f"{loaded.path}: is scored by what it learned, which is no running text; --stride, --reads, --tokens and "
+            "--page want a causal language model"
+        )
+    if not request.is_split:
+        if is_causal:
+            return evaluate_documents(
+                loaded.model,
+                loaded.tokenizer,
+                open_passages(request.data, request.form),
+                precision,
+                data=title(request.data),
+                reads=request.reads,
+                window=window,
+                stride=request.stride,
+                max_tokens=request.max_tokens,
+                keep=keep,
+                progress=progress,
+            )
+        name, split = title(request.data), _text_split(loaded, request)
+    else:
+        if keep is not None:
+            raise DataError(
+                "prepared data has no text to show; name the raw text with --data for --tokens or --page"
+            )
+        name, split, domains = _open_split(loaded, request.data[0] if request.data else None, request.split)
+        if objective is None:
+            return evaluate_split_units(
+                loaded.model,
+                loaded.tokenizer,
+                split,
+                precision,
+                data=name,
+                domains=domains,
+                window=window,
+                stride=request.stride,
+                max_tokens=request.max_tokens,
+                progress=progress,
+            )
+        if request.stride is not None:
+            raise DataError(
+                f"{loaded.path}: learned packed documents, and its data is scored so; --stride wants raw text: name it "
+                "with --data"
+            )
+    assert objective is not None
+    return evaluate_objective_units(
+        loaded.model, loaded.tokenizer, split, precision, objective, data=name, max_tokens=request.max_tokens
     )
 
 
+def score_checkpoint(
+    path: Path, *, precision: Precision, request: TextRequest | None = None
+) -> TextEvaluation:
+    """The same of a verified checkpoint; by default on the validation split of its run's own data."""
+    loaded = checkpoint.load(path, device=precision.device.torch, is_verified=True)
+    return evaluate_loaded(loaded, request or TextRequest(), precision)
+
+
 def score_loaded(
-    loaded: checkpoint.Loaded,
-    *,
-    precision: Precision,
-    data: Path | None = None,
-    split: Literal["val", "train"] = "val",
-    seq_len: int | None = None,
-    max_tokens: int | None = None,
+    loaded: checkpoint.Loaded, *, precision: Precision, max_tokens: int | None = None
 ) -> tuple[str, Perplexity]:
-    """The same of a checkpoint that has been loaded, whose model may have been packed since."""
+    """(what was scored, the numbers) of the run's own validation split, without intervals.
+
+    The model may have been packed since it was loaded.
+    """
+    objective = _learned(loaded, None)
+    name, split, _ = _open_split(loaded, None, "val")
+    score = evaluate_split(
+        loaded.model, loaded.tokenizer, split, precision, objective=objective, max_tokens=max_tokens
+    )
+    return name, score
+
+
+def _open_split(loaded: checkpoint.Loaded, data: str | None, side: Side) -> tuple[str, Split, Sequence[str]]:
+    """(its name, a side of prepared data or of the run's own, the names of its parts where it is a mixture)."""
     path = loaded.path
-    if seq_len is not None and seq_len > loaded.model.max_seq_len:
-        raise CheckpointError(
-            f"--seq-len {seq_len} is more than the model's context ({loaded.model.max_seq_len})"
-        )
-    objective = _learned(loaded, seq_len)
-    if data is not None and not is_prepared(data):
-        source = open_source(str(data))
-        if not source.is_single_text:
-            raise DataError(
-                f"{data}: give one .txt file, or prepare it first with the model's tokenizer, {loaded.tokenizer.kind}: "
-                f"pellucid prepare {data} --out DIR --tokenizer …"
-            )
-        (document,) = documents(source, whole=True)
-        score = evaluate_text(
-            loaded.model,
-            loaded.tokenizer,
-            document.text,
-            precision,
-            objective=objective,
-            seq_len=seq_len,
-            max_tokens=max_tokens,
-        )
-        return str(data), score
     if data is not None:
-        shards, name = open_shards(data), str(data)
+        shards, name = open_shards(Path(data)), data
     else:
         if "train" not in loaded.config:
             raise CheckpointError(f"{path}: does not say what it was trained on; name a text with --data")
-        opened = open_data(from_tree(RunConfig, loaded.config))
-        shards, name = opened.shards, opened.shards.name
+        shards = open_data(from_tree(RunConfig, loaded.config)).shards
+        name = shards.name
         trained_on = checkpoint.load_train_values(path).get("data")
         if trained_on not in (None, shards.fingerprint):
             raise DataError(
@@ -95,19 +172,27 @@ def score_loaded(
             f"{shards.directory}: was prepared with tokenizer {found.kind} ({found.fingerprint[:12]}), and the model "
             f"reads {loaded.tokenizer.kind} ({loaded.tokenizer.fingerprint[:12]}); score the raw text instead"
         )
-    chosen = shards.val if split == "val" else shards.train
+    chosen = shards.val if side == "val" else shards.train
     if not chosen.is_complete:
         raise DataError(f"--split train: {name} is a stream, which nobody has all of; score --split val")
-    score = evaluate_split(
-        loaded.model,
-        loaded.tokenizer,
-        chosen,
-        precision,
-        objective=objective,
-        seq_len=seq_len,
-        max_tokens=max_tokens,
-    )
-    return f"{split} split of {name}", score
+    members = list(shards.passport["mixture"]) if isinstance(shards, Mixture) else []
+    return f"{side} split of {name}", chosen, members
+
+
+def _text_split(loaded: checkpoint.Loaded, request: TextRequest) -> Split:
+    """One text as a split, for a model that does not simply read on."""
+    named = parts(request.data)
+    source = open_source(*(part.path for part in named))
+    if not source.is_single_text:
+        raise DataError(
+            f"{named[0].path}: give one .txt file, or prepare it first with the model's tokenizer, "
+            f"{loaded.tokenizer.kind}: pellucid prepare {named[0].path} --out DIR --tokenizer …"
+        )
+    (document,) = documents(source, whole=True)
+    ids = loaded.tokenizer.encode(document.text)
+    if len(ids) < 2:
+        raise DataError(f"{named[0].path}: the text has {len(ids)} token(s); scoring needs at least 2")
+    return Split("text", (ids,))
 
 
 def _learned(loaded: checkpoint.Loaded, seq_len: int | None) -> Objective | None:
