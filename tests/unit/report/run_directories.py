@@ -43,7 +43,7 @@ def text_evaluation(losses, *, sha="a" * 64, data="validation"):
 
 def task_evaluation(right=30, of=40):
     acc = np.array([1.0] * right + [0.0] * (of - right))
-    return TaskEvaluation("piqa", "b" * 64, {"acc": acc}, {"acc": "mean"})
+    return TaskEvaluation("piqa", "b" * 64, {"acc": acc}, {"acc": "mean"}, {"acc": 0.5})
 
 
 def evaluation(*texts, tasks=(), notes=()):

@@ -6,8 +6,7 @@ import re
 
 import numpy as np
 import pytest
-
-from pellucid.evaluate.record import TaskEvaluationfrom tests.unit.report.run_directories import (
+from tests.unit.report.run_directories import (
     CONFIG,
     evaluation,
     facts,
@@ -17,6 +16,7 @@ from pellucid.evaluate.record import TaskEvaluationfrom tests.unit.report.run_di
     text_evaluation,
 )
 
+from pellucid.evaluate.record import TaskEvaluation
 from pellucid.report.run.find import read_runs
 from pellucid.report.run.page import to_html
 from pellucid.report.run.record import read_run
@@ -70,7 +70,7 @@ def test_everything_a_run_tells_has_its_place(tmp_path, read_page):
     interval = text.bits_per_byte_interval
     assert f"{text.bits_per_byte:.4f}{interval.low:.4f} … {interval.high:.4f}" in cells(page, "valvalidation")
     task = scored["val"].tasks[0].interval("acc")
-    assert f"0.7500{task.low:.4f} … {task.high:.4f}40" in cells(page, "valpiqaacc")
+    assert f"0.7500{task.low:.4f} … {task.high:.4f}0.500040" in cells(page, "valpiqaacc")
     assert cells(page, "train.lr") == "train.lr0.01"
     assert cells(page, "torch") == "torch2.13"
     assert cells(page, "tokenizer.kind") == "tokenizer.kindbyte"
@@ -127,11 +127,11 @@ def test_several_runs_are_compared(tmp_path, read_page):
 
 def test_what_summarises_to_a_perplexity_is_called_one(tmp_path, read_page):
     nll = np.array([1.0, 2.0, 3.0, 2.0])
-    task = TaskEvaluation("lambada", "b" * 64, {"nll": nll, "chance": nll}, {"nll": "perplexity", "chance": "mean"})
+    task = TaskEvaluation("lambada", "b" * 64, {"nll": nll}, {"nll": "perplexity"}, truncated=1)
     path = make_run(tmp_path / "r", evaluations={"val": evaluation(tasks=(task,))})
     row = cells(read_page(to_html([read_run(path)])), "vallambada")
     assert row.startswith(f"vallambadaperplexity{math.exp(2):.4f}")
-    assert row.endswith("4–")  # guessing has no perplexity
+    assert row.endswith("–41 cut off")  # guessing has no perplexity
 
 
 @pytest.mark.parametrize(
