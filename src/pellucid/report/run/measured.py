@@ -11,12 +11,13 @@ from pellucid.report.tables import Cell, Table
 
 
 def text_table(runs: Sequence[RunRecord]) -> Table | None:
-    """Every scored text of every run; None where there is none."""
+    """Every scored text of every run, and its parts where it has some; None where there is none."""
     rows = [
         (run.name, name, text)
         for run in runs
         for name, evaluation in run.evaluations.items()
-        for text in evaluation.texts
+        for whole in evaluation.texts
+        for text in (whole, *_parts(whole))
     ]
     if not rows:
         return None
@@ -26,6 +27,10 @@ def text_table(runs: Sequence[RunRecord]) -> Table | None:
         (*_who(runs), "text", *columns),
         tuple((*_whose(runs, run, name), Cell(text.data), *_text_cells(text)) for run, name, text in rows),
     )
+
+
+def _parts(text: TextEvaluation) -> list[TextEvaluation]:
+    return [text.of_domain(name) for name in text.domains] if text.is_mixed else []
 
 
 def _text_cells(text: TextEvaluation) -> tuple[Cell, ...]:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,14 @@ def test_several_runs_are_compared(tmp_path, read_page):
         text for tag, text in zip(page.tags, page.tags, strict=True) if tag[1].get("class") == "number best"
     ]
     assert best
+
+
+def test_the_parts_of_a_text_are_shown_too(tmp_path, read_page):
+    text = text_evaluation([8.0, 8.0, 10.0, 10.0])
+    parts = replace(text, units=replace(text.units, domains=("wiki", "wiki", "code", "code")))
+    page = read_page(to_html([read_run(make_run(tmp_path / "r", evaluations={"val": evaluation(parts)}))]))
+    for name, loss in (("validation", 9.0), ("validation: wiki", 8.0), ("validation: code", 10.0)):
+        assert cells(page, f"val{name}{loss / math.log(2) / 8:.4f}")
 
 
 def test_what_summarises_to_a_perplexity_is_called_one(tmp_path, read_page):
