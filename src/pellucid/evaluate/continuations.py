@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import DataError
+from pellucid.evaluate.requests import Request, Scored
 from pellucid.evaluate.rows import LONGEST_SHARED, Encoded, Row, read_apart, read_together
 from pellucid.generate.text import start_ids
 from pellucid.losses import token_choices
@@ -27,28 +27,6 @@ _BATCH_TOKENS_CPU = 1024
 
 Progress = Callable[[int, int], object]
 """Called with how many tokens have been read, and of how many."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Ask for log p(continuation | context). An empty context stands for the beginning of a text."""
-
-    context: str
-    continuation: str
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a model holds of a continuation."""
-
-    log_probability: float
-    """Σ log p(token | all before it), natural."""
-    tokens: int
-    """Of the continuation."""
-    is_greedy: bool
-    """Whether each of its tokens is the likeliest one: greedy decoding would have written it."""
-    truncated: bool
-    """Whether some token has not seen all that stands before it, because the model's window is too short."""
 
 
 def score_continuations(

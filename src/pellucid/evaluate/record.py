@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -73,6 +73,8 @@ class TextEvaluation:
     window: int
     stride: int
     units: UnitScores
+    seen_in_training: float | None = None
+    """Share of spans of about 100 bytes of it that stand in the model's own training text; None where nobody looked."""
 
     @property
     def tokens(self) -> int:
@@ -120,6 +122,18 @@ class TextEvaluation:
         return tuple(dict.fromkeys(self.units.domains))
 
     @property
+    def unit_name(self) -> str:
+        """The unit in the plural: "blocks of 2,048 bytes"."""
+        word, *rest = self.unit.split(" ")
+        return " ".join([f"{word}s", *rest])
+
+    @property
+    def counted_units(self) -> str:
+        """Such as "59 blocks of 2,048 bytes"."""
+        count = len(self.units)
+        return f"{count:,} {self.unit if count == 1 else self.unit_name}"
+
+    @property
     def is_mixed(self) -> bool:
         """Whether it has several parts."""
         return len(self.domains) > 1
@@ -157,6 +171,7 @@ class TextEvaluation:
             "window": self.window,
             "stride": self.stride,
             "text_sha256": self.text_sha256,
+            "seen_in_training": self.seen_in_training,
             **(
                 {"domains": {name: self.of_domain(name).summary() for name in self.domains}}
                 if self.is_mixed
@@ -178,6 +193,7 @@ class TextEvaluation:
             "bytes": units.bytes.tolist(),
             "domains": list(units.domains),
             **({} if units.marks is None else {"marks": units.marks.tolist()}),
+            "seen_in_training": self.seen_in_training,
         }
 
     @classmethod
@@ -198,6 +214,7 @@ class TextEvaluation:
             int(tree["window"]),
             int(tree["stride"]),
             units,
+            None if (seen := tree["seen_in_training"]) is None else float(seen),
         )
 
 
@@ -211,6 +228,10 @@ class TaskEvaluation:
     """By name: acc, acc_norm, nll, …: [items]."""
     summaries: Mapping[str, str]
     """How each metric's items become one number: "mean", or "perplexity", exp of the mean."""
+    chance: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What guessing would give, by metric, where guessing gives anything."""
+    truncated: int = 0
+    """Items of which the model's window has cut something off."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.metrics.values()}
@@ -239,19 +260,42 @@ class TaskEvaluation:
             return found
         return Interval(self.value(metric), exponential(found.low), exponential(found.high), found.level)
 
+    def summary(self) -> dict[str, Any]:
+        """The numbers without the items, as plain values: what --json prints."""
+        metrics: dict[str, Any] = {}
+        for name in self.metrics:
+            interval = self.interval(name)
+            metrics[name] = {
+                "value": self.value(name),
+                "interval": None if interval is None else [interval.low, interval.high],
+                "chance": self.chance.get(name),
+            }
+        return {
+            "task": self.task,
+            "items": self.items,
+            "truncated": self.truncated,
+            "metrics": metrics,
+            "file_sha256": self.file_sha256,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "task": self.task,
             "file_sha256": self.file_sha256,
             "metrics": {name: values.tolist() for name, values in self.metrics.items()},
             "summaries": dict(self.summaries),
+            "chance": dict(self.chance),
+            "truncated": self.truncated,
         }
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> TaskEvaluation:
         metrics = {str(name): _floats(values) for name, values in tree["metrics"].items()}
         summaries = {str(name): str(word) for name, word in tree["summaries"].items()}
-        return cls(str(tree["task"]), str(tree["file_sha256"]), metrics, summaries)
+        chance = {str(name): float(value) for name, value in tree["chance"].items()}
+        return cls(
+            str(tree["task"]), str(tree["file_sha256"]), metrics, summaries, chance, int(tree["truncated"])
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,6 +315,16 @@ class Evaluation:
     """When, as ISO 8601."""
     notes: tuple[str, ...] = ()
     """What a reader should know, such as that the text was trained on."""
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers without units and items, as plain values."""
+        return {
+            "model": self.model,
+            "parameters": self.parameters,
+            "precision": self.precision,
+            "texts": [text.summary() for text in self.texts],
+            "tasks": [task.summary() for task in self.tasks],
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {
