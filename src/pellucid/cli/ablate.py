@@ -69,8 +69,9 @@ def ablate(
     """
     from pellucid.experiments.ablation import ablate as run_all
     from pellucid.experiments.ablation import plan_ablation
+    from pellucid.experiments.ablation.estimate import estimate_seconds
     from pellucid.experiments.ablation.vary import parse_vary
-    from pellucid.report.ablation import write_report
+    from pellucid.report.ablation.write import write_report
     from pellucid.runtime.device import choose_device
 
     console = message_console()
@@ -85,23 +86,29 @@ def ablate(
         device=choose_device(device),
     )
     _show(record, console)
+    seconds = estimate_seconds(record, device=device)
+    console.print(
+        f"about {_duration(seconds)} here, by a few updates of the first cell, and a little for scoring"
+    )
     directory = out or Path("runs/ablations") / _name(preset, varied)
     if dry_run:
         if json:
-            print_json(record.to_dict())
+            print_json({**record.to_dict(), "seconds": seconds})
         return 0
     console.print(f"runs go to {directory}/runs; the same command goes on after an interruption", style="dim")
     line = StatusLine(console)
     end = run_all(record, directory, jobs=jobs, device=device, progress=lambda now: line.show(_words(now)))
     line.clear()
-    report = write_report(directory)
+    page, *others = write_report(directory)
     for name in end.failed:
         console.print(f"failed: {name} (see {directory / 'runs' / name / 'failed.txt'})", style="red")
     if json:
         print_json(
-            {"directory": str(directory), "done": end.done, "failed": list(end.failed), **report.to_dict()}
+            {"directory": str(directory), "done": end.done, "failed": list(end.failed), "report": str(page)}
         )
-    console.print(f"next: open {report.html}", style="bold")
+    console.print(
+        f"report: {page}, {others[0].name}; made anew by: pellucid report {directory}", style="bold"
+    )
     return 1 if end.failed else 0
 
 

@@ -19,6 +19,7 @@ import pellucid
 from pellucid.cli import (
     ablate,
     bench,
+    compare,
     config,
     data,
     demo,
@@ -87,6 +88,7 @@ for module in (
     generate,
     sampling_comparison,
     evaluate,
+    compare,
     ablate,
     prepare,
     data,

@@ -64,11 +64,10 @@ def report(
 def _of_runs(
     given: list[Path], out: Path | None, pictures: Path | None
 ) -> tuple[list[Path], dict[str, object]]:
-    from pellucid.report.run.find import find_runs
-    from pellucid.report.run.record import read_run
+    from pellucid.report.run.find import find_runs, read_runs
     from pellucid.report.run.write import to_dict, write_report
 
-    runs = [read_run(path) for path in find_runs(given)]
+    runs = read_runs(find_runs(given))
     return write_report(runs, out or Path("report.html"), pictures=pictures), {"runs": to_dict(runs)}
 
 

@@ -106,6 +106,10 @@ def obstacles(first: Evaluation, second: Evaluation) -> list[str]:
         other = tasks.get(task.task)
         if other is not None and other.file_sha256 != task.file_sha256:
             lines.append(f"{task.task}: {second.model} was measured on another file than {first.model}")
+        elif other is not None and other.items != task.items:
+            lines.append(
+                f"{task.task}: {second.model} has {other.items:,} items and {first.model} {task.items:,}"
+            )
     if not pairs and not any(task.task in tasks for task in first.tasks):
         lines.append(f"{second.model} was measured on nothing that {first.model} was measured on")
     return lines
@@ -129,8 +133,7 @@ def _mismatch(a: TextEvaluation, b: TextEvaluation, model: str) -> str | None:
             f"{model} was scored on other text ({b.data}; the first on {a.data}); name one text with --data"
         )
     if not _is_paired(a, b):
-        theirs, ours = (f"{len(text.units):,} {_plural(text.unit)}" for text in (b, a))
-        return f"{a.data}: {model} was scored in other units ({theirs}, and the first in {ours})"
+        return f"{a.data}: {model} was scored in other units ({b.counted_units}, and the first in {a.counted_units})"
     return None
 
 
@@ -153,14 +156,13 @@ def _differences(
     for ours, theirs in _text_pairs(a, b):
         found = _of_texts(ours, theirs, level, seed)
         if found is not None:
-            units = f"{len(ours.units):,} {_plural(ours.unit)}"
             yield Difference(
                 ours.data,
                 "bits/byte",
                 *names,
                 found,
                 lower_is_better=True,
-                units=units,
+                units=ours.counted_units,
                 is_paired=_is_paired(ours, theirs),
             )
     others = {task.task: task for task in b.tasks}
@@ -238,11 +240,6 @@ def _names(evaluations: Sequence[Evaluation]) -> list[str]:
     """What each is called; numbered where two have one name."""
     names = [evaluation.model for evaluation in evaluations]
     return [f"{name} ({n})" if names.count(name) > 1 else name for n, name in enumerate(names, start=1)]
-
-
-def _plural(unit: str) -> str:
-    head, _, rest = unit.partition(" ")
-    return f"{head}s {rest}".strip()
 
 
 def _listed(lines: Sequence[str]) -> str:

@@ -122,6 +122,18 @@ class TextEvaluation:
         return tuple(dict.fromkeys(self.units.domains))
 
     @property
+    def unit_name(self) -> str:
+        """The unit in the plural: "blocks of 2,048 bytes"."""
+        word, *rest = self.unit.split(" ")
+        return " ".join([f"{word}s", *rest])
+
+    @property
+    def counted_units(self) -> str:
+        """Such as "59 blocks of 2,048 bytes"."""
+        count = len(self.units)
+        return f"{count:,} {self.unit if count == 1 else self.unit_name}"
+
+    @property
     def is_mixed(self) -> bool:
         """Whether it has several parts."""
         return len(self.domains) > 1
@@ -159,6 +171,7 @@ class TextEvaluation:
             "window": self.window,
             "stride": self.stride,
             "text_sha256": self.text_sha256,
+            "seen_in_training": self.seen_in_training,
             **(
                 {"domains": {name: self.of_domain(name).summary() for name in self.domains}}
                 if self.is_mixed
@@ -302,6 +315,16 @@ class Evaluation:
     """When, as ISO 8601."""
     notes: tuple[str, ...] = ()
     """What a reader should know, such as that the text was trained on."""
+
+    def summary(self) -> dict[str, Any]:
+        """The numbers without units and items, as plain values."""
+        return {
+            "model": self.model,
+            "parameters": self.parameters,
+            "precision": self.precision,
+            "texts": [text.summary() for text in self.texts],
+            "tasks": [task.summary() for task in self.tasks],
+        }
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -19,6 +19,10 @@ def print_text(found: TextEvaluation, precision: str, console: Console) -> None:
         f"({found.tokens:,} tokens, {found.bytes:,} bytes, {precision})"
     )
     console.print(over(found))
+    if found.seen_in_training:
+        console.print(
+            f"{found.seen_in_training:.1%} of its spans of 100 bytes stand word for word in what the model was trained on"
+        )
     if found.is_mixed:
         console.print(_table(found))
 
@@ -32,25 +36,18 @@ def number(value: float, interval: Interval | None, digits: int) -> str:
 
 def over(found: TextEvaluation) -> str:
     """Over what the intervals are, and by which windows it was read."""
-    count = len(found.units)
-    units = f"{count:,} {found.unit}" if count == 1 else f"{count:,} {_plural(found.unit)}"
     window = f"windows of {found.window:,} tokens"
     if found.stride != found.window:
         window += f" every {found.stride:,}"
     if found.loss_interval is None:
-        return f"no interval: {units} cannot say how far another text would be off; {window}"
-    return f"[95 % interval] over {units}; {window}"
-
-
-def _plural(unit: str) -> str:
-    word, *rest = unit.split(" ")
-    return " ".join([f"{word}s", *rest])
+        return f"no interval: {found.counted_units} cannot say how far another text would be off; {window}"
+    return f"[95 % interval] over {found.counted_units}; {window}"
 
 
 def _table(found: TextEvaluation) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("part", overflow="fold")
-    for name in (_plural(found.unit.split(" ")[0]), "tokens", "bytes", "loss", "perplexity", "bits/byte"):
+    for name in (found.unit_name.split(" ")[0], "tokens", "bytes", "loss", "perplexity", "bits/byte"):
         table.add_column(name, justify="right")
     for name in found.domains:
         part = found.of_domain(name)

@@ -38,7 +38,8 @@ th, td { padding: .3rem 1.1rem .3rem 0; text-align: left; vertical-align: top; b
 th { font-weight: normal; }
 thead th { color: var(--soft); vertical-align: bottom; }
 tbody th { white-space: nowrap; position: sticky; left: 0; background: var(--page); }
-td small { display: block; color: var(--soft); white-space: nowrap; }
+td small, th small { display: block; color: var(--soft); }
+.number small { white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
 .best { font-weight: 700; }
 .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .5em; }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,7 @@ from pellucid.evaluate.windows import require_stride
 from pellucid.model import EncoderDecoderLM
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig
+from pellucid.train.memorised import seen_in_training
 from pellucid.train.opening import build_objective, open_data
 from pellucid.train.rundir import RunDirectory
 from pellucid.train.scored_text import TextFormat, open_passages, parts, title
@@ -66,6 +67,23 @@ def evaluate_loaded(
     text that cannot be read, and where prepared data was made with another tokenizer than the model's; ConfigError
     for a stride that does not fit; CheckpointError for a window longer than the model's context.
     """
+    found = _evaluate(loaded, request, precision, keep, progress)
+    if request.is_split:
+        scored: Split | Iterator[str] = _open_split(
+            loaded, request.data[0] if request.data else None, request.split
+        )[1]
+    else:
+        scored = (passage.text for passage in open_passages(request.data, request.form))
+    return replace(found, seen_in_training=seen_in_training(loaded, scored))
+
+
+def _evaluate(
+    loaded: checkpoint.Loaded,
+    request: TextRequest,
+    precision: Precision,
+    keep: Callable[[DocumentTokens], None] | None,
+    progress: Callable[[int], None],
+) -> TextEvaluation:
     if request.seq_len is not None and request.seq_len > loaded.model.max_seq_len:
         raise CheckpointError(
             f"--seq-len {request.seq_len} is more than the model's context ({loaded.model.max_seq_len})"

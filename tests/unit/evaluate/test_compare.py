@@ -131,6 +131,8 @@ def test_other_units_and_other_task_files_are_refused():
     task = TaskEvaluation("piqa", "one", {"acc": np.ones(5)}, {"acc": "mean"})
     lines = obstacles(model("a", tasks=(task,)), model("b", tasks=(replace(task, file_sha256="two"),)))
     assert lines == ["piqa: b was measured on another file than a"]
+    fewer = replace(task, metrics={"acc": np.ones(3)})
+    assert obstacles(model("a", tasks=(task,)), model("b", tasks=(fewer,))) == ["piqa: b has 3 items and a 5"]
 
 
 def test_nothing_in_common_is_said_even_when_forced():

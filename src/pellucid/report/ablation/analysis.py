@@ -48,7 +48,10 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """This text: seeds agree, but other units of the text might not."""
+        """What may be said.
+
+        better, worse: seeds agree, and the units of the text do; this text: seeds agree, and other units might not.
+        """
         if self.corrected_p is None:
             return "one pair"
         if self.corrected_p >= SIGNIFICANT:

@@ -8,7 +8,10 @@ from pellucid.report.ablation.analysis import Analysis, CellResult, Difference, 
 
 
 def findings(analysis: Analysis) -> list[str]:
-    """The main effects where several keys vary, then the best cell; the reader may stop after the first lines."""
+    """The main effects where several keys vary, else the cells; then the best cell, and what is missing.
+
+    p-values are corrected for all comparisons of their kind at once.
+    """
     if not analysis.runs:
         return ["No run is finished yet, so nothing can be said."]
     sentences: list[str] = []
@@ -21,6 +24,11 @@ def findings(analysis: Analysis) -> list[str]:
             if result.difference is not None and len(analysis.results) <= 8
         ]
     sentences.append(_best(analysis))
+    if analysis.missing:
+        sentences.append(
+            f"{len(analysis.missing)} of {len(analysis.missing) + len(analysis.runs)} runs have no score; what is said "
+            "here is of the others."
+        )
     if not analysis.is_one_text:
         sentences.append(
             "The runs were not scored on the same text: their differences are of texts too, and no interval over "
@@ -30,7 +38,8 @@ def findings(analysis: Analysis) -> list[str]:
 
 
 def _effect(effect: Effect) -> str:
-    return f"{effect.key}: {_sentence(short(effect.level), short(effect.reference), effect.difference, 'pairs of runs')}"
+    words = _sentence(short(effect.level), short(effect.reference), effect.difference, "pairs of runs")
+    return f"{effect.key}: {words}"
 
 
 def _cell(result: CellResult, baseline: CellResult) -> str:
@@ -95,4 +104,4 @@ def short(value: Any) -> str:
 def written_p(p: float | None) -> str:
     if p is None:
         return "–"
-    return "< 0.0001" if p < 1e-4 else f"= {p:.4f}" if p < 0.01 else f"= {p:.2f}"
+    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"

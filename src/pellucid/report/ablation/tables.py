@@ -50,7 +50,8 @@ def effects_table(analysis: Analysis) -> Table:
         ("key", "value", "against", "difference", "over the text", "p", "pairs"),
         rows,
         note="Each value of a key against the baseline's value, by pairs of runs that are alike in the seed and in all "
-        "other keys. It is an average: where keys act on each other, look at the cells.",
+        "other keys; under the difference its 95 % interval over these pairs. It is an average: where keys act on each "
+        "other, look at the cells.",
     )
 
 
@@ -118,12 +119,19 @@ def _number(value: float, form: str) -> Cell:
 
 
 def missing_table(analysis: Analysis) -> Table | None:
-    if not analysis.missing:
+    """A row a reason, with the runs that it holds for."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for run in sorted(analysis.missing, key=lambda run: run.why != "failed"):
+        by_reason.setdefault((run.why, _last_line(run.log)), []).append(run.name)
+    if not by_reason:
         return None
     return Table(
         "Runs without a score",
-        ("run", "why"),
-        tuple((Cell(run.name), Cell(run.why, _last_line(run.log))) for run in analysis.missing),
+        ("why", "number", "runs"),
+        tuple(
+            (Cell(why), Cell(str(len(names)), is_number=True), Cell(", ".join(names), said))
+            for (why, said), names in by_reason.items()
+        ),
         note="They are in no mean and no pair. pellucid ablate with the same words makes those that are missing.",
     )
 

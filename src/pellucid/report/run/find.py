@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pellucid.errors import DataError
+from pellucid.report.run.record import RunRecord, read_run
 from pellucid.train.run_files import METRICS, is_run
 
 RUNS = Path("runs")
@@ -19,3 +22,10 @@ def find_runs(paths: Sequence[Path], runs: Path = RUNS) -> list[Path]:
     if not found:
         raise DataError(f"{runs}: no run is there yet; train one first: pellucid train quick")
     return [max(found, key=lambda path: (path / METRICS).stat().st_mtime)]
+
+
+def read_runs(paths: Sequence[Path]) -> list[RunRecord]:
+    """The runs, those of one name told apart by their paths. Raises DataError."""
+    runs = [read_run(path) for path in paths]
+    names = Counter(run.name for run in runs)
+    return [replace(run, label=str(run.path)) if names[run.name] > 1 else run for run in runs]

@@ -50,10 +50,12 @@ class RunRecord:
     """Whether a process is training it now."""
     faults: tuple[str, ...] = ()
     """What could not be read."""
+    label: str = ""
+    """Its name on a page where the directory's name alone says too little."""
 
     @property
     def name(self) -> str:
-        return self.path.absolute().name
+        return self.label or self.path.absolute().name
 
     def of(self, event: str) -> list[Mapping[str, Any]]:
         return [fact for fact in self.facts if fact.get("event") == event]

@@ -1,0 +1,33 @@
+"""How long an ablation will take here, from a few updates of its first cell."""
+
+from __future__ import annotations
+
+import time
+
+from pellucid.experiments.ablation.planning import PRESET
+from pellucid.experiments.bench.apart import measure_apart
+from pellucid.report.ablation.record import AblationRecord
+
+_STEPS = 3
+
+
+def estimate_seconds(record: AblationRecord, *, device: str | None = None) -> float:
+    """Seconds of all runs one after another, without their scoring.
+
+    Cells that end by the clock take what they are given; of the others the first is timed in a process of its own,
+    and a FLOP is taken to cost as much in each.
+    """
+    seeds = len(record.seeds)
+    if all(cell.max_seconds is not None for cell in record.cells):
+        return seeds * sum(cell.max_seconds or 0.0 for cell in record.cells)
+    first = record.cells[0]
+    preset = str(first.values.get(PRESET, record.preset))
+    start = ["--config", preset] if preset.endswith(".toml") else [preset]
+    began = time.monotonic()
+    speed = measure_apart(
+        [*start, *first.overrides, *(["--device", device] if device else [])], "training", steps=_STEPS
+    )
+    measured_s = _STEPS * speed.ms_per_step / 1e3
+    start_s = max(0.0, time.monotonic() - began - measured_s)
+    flops_per_s = speed.tokens_per_s * speed.flops_per_token
+    return seeds * sum(start_s + (cell.flops or 0) / flops_per_s for cell in record.cells)
