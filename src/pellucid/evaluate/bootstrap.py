@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 _FEWEST_DRAWN = 5
 """Of fewer units, one draw in twenty or more is of one unit alone, which has no spread: Student's t serves them."""
+_ROUNDING = 1e-12
 _CHUNK_WEIGHTS = 1 << 20
 """Weights of resampled units in memory at once."""
 
@@ -71,7 +72,10 @@ def studentised(
     units = denominators.shape[1]
     total = denominators.sum(axis=1)
     ratio = numerators.sum(axis=1) / total
-    residuals = numerators - ratio[:, None] * denominators
+    expected = ratio[:, None] * denominators
+    residuals = numerators - expected
+    # What is left of equal ratios is rounding, and no spread.
+    residuals[np.abs(residuals) <= _ROUNDING * (np.abs(numerators) + np.abs(expected))] = 0
     of_unit = residuals / (1 - denominators / total[:, None])
     error = np.sqrt((units - 1) / units * np.square(of_unit).sum(axis=1)) / total
     is_positive = (numerators >= 0).all(axis=1) & (ratio > 0)

@@ -213,3 +213,10 @@ def test_an_interval_as_plain_values() -> None:
     found = Interval(2.0, 1.5, 2.7)
     assert found.half == pytest.approx(0.6)
     assert json.loads(json.dumps(found.to_dict())) == {"value": 2.0, "low": 1.5, "high": 2.7, "level": 0.95}
+
+
+def test_units_that_differ_by_rounding_alone_leave_no_doubt():
+    """The difference of two models that is the same in every document, but for the last bits of its losses."""
+    losses = np.sin(np.arange(30.0))
+    found = ratio_interval((10.12 + losses) - (10 + losses), np.full(30, 8.0))
+    assert found.low == found.high == found.value == pytest.approx(0.015)

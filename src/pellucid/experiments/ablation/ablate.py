@@ -87,8 +87,8 @@ def _laid_down(record: AblationRecord, directory: Path) -> AblationRecord:
         before, now = (
             to_tree(plan.model_copy(update={"seeds": more, "created": ""})) for plan in (earlier, record)
         )
-        cells = [{cell["name"]: cell for cell in tree.pop("cells")} for tree in (before, now)]
-        if lines := differences(before, now) or differences(*cells):
+        old, new = ({cell["name"]: cell for cell in tree.pop("cells")} for tree in (before, now))
+        if lines := differences(before, now) or differences(old, new):
             told = "\n".join(f"  {line}" for line in lines)
             raise ConfigError(f"{directory}: holds another ablation; choose another --out\n{told}")
         record = earlier.model_copy(update={"seeds": more})
