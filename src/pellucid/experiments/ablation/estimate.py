@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from pellucid.experiments.ablation.planning import PRESET
+from pellucid.experiments.ablation.vary import PRESET
 from pellucid.experiments.bench.apart import measure_apart
 from pellucid.report.ablation.record import AblationRecord
 

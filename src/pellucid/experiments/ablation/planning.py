@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pellucid.config import Tree, from_tree, override, read_toml, to_tree
 from pellucid.errors import ConfigError
-from pellucid.experiments.ablation.vary import cell_names, combinations
+from pellucid.experiments.ablation.vary import PRESET, cell_names, combinations
 from pellucid.presets import run_preset
 from pellucid.report.ablation.record import AblationRecord, Cell, Match, Scalar
 from pellucid.runtime.device import Device
@@ -18,8 +18,6 @@ from pellucid.train.cost import Cost, estimate_cost
 WIDTH = "model.feed_forward.d_ff"
 WIDTH_MULTIPLE = 8
 """Feed-forward layers are widened by whole multiples of this, which matrix products like."""
-PRESET = "preset"
-"""The key that varies the preset itself: --vary preset=sota-16m,sota-16m-classic."""
 _LENGTHS = ("train.tokens=", "train.epochs=", "train.max_seconds=")
 
 

@@ -6,8 +6,12 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pellucid.errors import ConfigError
+
+PRESET = "preset"
+"""The key that varies the preset itself: --vary preset=sota-16m,sota-16m-classic."""
 
 
 def parse_vary(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -47,7 +51,10 @@ def cell_names(cells: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _part(key: str, value: str) -> str:
-    named = value if key.endswith("kind") else f"{key.rpartition('.')[2]}-{value or 'none'}"
+    if key == PRESET:
+        named = Path(value).stem if value.endswith(".toml") else value
+    else:
+        named = value if key.endswith("kind") else f"{key.rpartition('.')[2]}-{value or 'none'}"
     return re.sub(r"[^\w.]+", "-", named).strip("-.")
 
 

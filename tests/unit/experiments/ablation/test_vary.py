@@ -49,6 +49,7 @@ def test_names_can_be_directories_and_are_told_apart():
         "layernorm-lr-1e-3",
         "layernorm-lr-none",
     ]
+    assert cell_names([{"preset": "quick"}, {"preset": "recipes/mine.toml"}]) == ["quick", "mine"]
     alike = cell_names([{"x": "a/b"}, {"x": "a:b"}])
     assert len(set(alike)) == 2
     assert all("/" not in name and ":" not in name for name in alike)
