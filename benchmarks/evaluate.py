@@ -6,7 +6,8 @@ that lm_eval's backend scores them once with each batch size, and goes on with i
 
     s           for all items: median over rounds, and the range
     items/s     contexts with all their endings
-    x hf        hf's seconds by this row's, of the same format, median over rounds of the ratio within a round
+    x hf        hf's seconds by this row's, of the same format, median over rounds of the ratio within a round; then the
+                same of processor time, which a busy neighbour changes less
     choices     items in which this row takes the same ending as hf in fp32
     off         the mean difference of a log-probability from hf in fp32's, and the largest
     peak        resident memory of the process, loading included
@@ -126,22 +127,24 @@ def summarise(row: Row, rows: Sequence[Row], items: Sequence[Item]) -> Result:
     mine = [turn["logs"] for turn in row.turns]
     off = [abs(a - b) for logs in mine for a, b in zip(logs, judge, strict=True)]
     same = [a == b for a, b in zip(choices(items, mine[0]), choices(items, judge), strict=True)]
-    seconds = [turn["seconds"] for turn in row.turns]
     return {
         "name": row.name,
         "batch_size": row.batch_size if row.backend == PEER else None,
-        "seconds": spread(seconds),
-        "items_per_s": len(items) / statistics.median(seconds),
-        "times_hf": spread(
-            [theirs["seconds"] / own for theirs, own in zip(peer.turns, seconds, strict=True)]
-        ),
+        "seconds": spread([turn["seconds"] for turn in row.turns]),
+        "cpu_s": spread([turn["cpu_s"] for turn in row.turns]),
+        "items_per_s": len(items) / statistics.median(turn["seconds"] for turn in row.turns),
+        "times_hf": ratios(peer, row, "seconds"),
+        "times_hf_cpu": ratios(peer, row, "cpu_s"),
         "same_choices": sum(same),
         "mean_difference": statistics.fmean(off),
         "largest_difference": max(off),
         "is_right": row.dtype != "fp32" or max(off) <= LIMIT,
-        "cpu_share": statistics.median(turn["cpu_share"] for turn in row.turns),
         "peak_rss_mib": max(turn["peak_rss_mib"] for turn in row.turns),
     }
+
+
+def ratios(peer: Row, row: Row, key: str) -> dict[str, float]:
+    return spread([theirs[key] / own[key] for theirs, own in zip(peer.turns, row.turns, strict=True)])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -225,7 +228,7 @@ def draw(report: Result) -> None:
         seconds, times, batch = row["seconds"], row["times_hf"], row["batch_size"]
         print(
             f"{row['name']:<14} {seconds['median']:7.2f} s ({seconds['min']:.2f} … {seconds['max']:.2f})  "
-            f"{row['items_per_s']:6.2f} items/s  x {times['median']:.2f} ({times['min']:.2f} … {times['max']:.2f})  "
+            f"{row['items_per_s']:6.2f} items/s  x {times['median']:.2f} ({times['min']:.2f} … {times['max']:.2f}), cpu {row['times_hf_cpu']['median']:.2f}  "
             f"choices {row['same_choices']}/{number}  off {row['mean_difference']:.1e}, {row['largest_difference']:.1e}"
             f"{'' if row['is_right'] else ' !'}  peak {row['peak_rss_mib']:,.0f} MiB"
             + ("" if batch is None else f"  batch {batch}")

@@ -28,7 +28,8 @@ def _importable(monkeypatch):
 def evaluate():
     # By its file: a library that others import has the same name.
     spec = importlib.util.spec_from_file_location("evaluate_benchmark", BENCHMARKS / "evaluate.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -69,7 +70,8 @@ def test_the_benchmark_gives_rows_with_ratios_and_the_same_answers(tmp_path):
 
 def row(backend, dtype, *turns, batch_size=8):
     made = [
-        {"seconds": seconds, "logs": logs, "cpu_share": 1.0, "peak_rss_mib": 9.0} for seconds, logs in turns
+        {"seconds": seconds, "logs": logs, "cpu_s": 2 * seconds, "peak_rss_mib": 9.0}
+        for seconds, logs in turns
     ]
     return SimpleNamespace(
         backend=backend, dtype=dtype, name=f"{backend} {dtype}", batch_size=batch_size, turns=made
@@ -87,7 +89,9 @@ def test_ratios_are_taken_round_by_round_and_answers_judged_by_the_peer(evaluate
     ]
     found = evaluate.summarise(rows[1], rows, asked)
     assert found["times_hf"] == {"median": 2.0, "min": 1.0, "max": 3.0}
-    assert (found["seconds"]["median"], found["items_per_s"], found["batch_size"]) == (3.0, 2 / 3, None)
+    assert found["times_hf_cpu"] == found["times_hf"]
+    assert (found["seconds"]["median"], found["cpu_s"]["median"], found["items_per_s"]) == (3.0, 6.0, 2 / 3)
+    assert (found["batch_size"], evaluate.summarise(rows[0], rows, asked)["batch_size"]) == (None, 8)
     assert (found["same_choices"], found["largest_difference"]) == (2, pytest.approx(1e-3))
     assert found["mean_difference"] == pytest.approx(1e-3 / 5)
     assert found["is_right"]

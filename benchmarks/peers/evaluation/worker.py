@@ -5,7 +5,7 @@
 First {"ready": true}; then, for each {"batch_size": n or "auto"}, the log-probability of every ending and
 
     seconds      from the texts to the answers: `loglikelihood` of the backend, which makes ids of them, too
-    cpu_share    CPU time of the process by wall time
+    cpu_s        processor time of the process
     peak_rss_mib so far
 
 hf: lm_eval's own backend for transformers. pellucid: ours under lm_eval. own: ours without it.
@@ -81,7 +81,7 @@ def answer(score: Scorer, texts: Texts, batch_size: int | str) -> dict[str, Any]
     seconds = time.perf_counter() - began
     return {
         "seconds": seconds,
-        "cpu_share": (time.process_time() - cpu) / seconds,
+        "cpu_s": time.process_time() - cpu,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,  # Linux counts in KiB
         "logs": logs,
     }
