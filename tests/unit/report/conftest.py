@@ -60,7 +60,7 @@ def _livelier(model):
 class Page(HTMLParser):
     """Checks that every tag is closed, and collects what the page consists of."""
 
-    VOID = frozenset({"meta", "br"})
+    VOID = frozenset({"meta", "br", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from pellucid.config import Tree, differences, to_toml, to_tree
+from pellucid.config import differences, to_toml, to_tree
 from pellucid.errors import ConfigError
 from pellucid.experiments.ablation.planning import cell_config
 from pellucid.experiments.ablation.running import Children, is_finished, run_one
@@ -84,10 +84,13 @@ def _laid_down(record: AblationRecord, directory: Path) -> AblationRecord:
     if (directory / ABLATION).exists():
         earlier = AblationRecord.read(directory)
         more = max(earlier.seeds, record.seeds, key=len)
-        before, now = (_comparable(plan, more) for plan in (earlier, record))
-        if before != now:
-            lines = "\n".join(f"  {line}" for line in differences(before, now))
-            raise ConfigError(f"{directory}: holds another ablation; choose another --out\n{lines}")
+        before, now = (
+            to_tree(plan.model_copy(update={"seeds": more, "created": ""})) for plan in (earlier, record)
+        )
+        cells = [{cell["name"]: cell for cell in tree.pop("cells")} for tree in (before, now)]
+        if lines := differences(before, now) or differences(*cells):
+            told = "\n".join(f"  {line}" for line in lines)
+            raise ConfigError(f"{directory}: holds another ablation; choose another --out\n{told}")
         record = earlier.model_copy(update={"seeds": more})
     for folder in (CONFIGS, RUNS, LOGS):
         require_writable(directory / folder)
@@ -95,12 +98,6 @@ def _laid_down(record: AblationRecord, directory: Path) -> AblationRecord:
         write_atomic(directory / CONFIGS / f"{cell.name}.toml", to_toml(cell_config(record, cell)))
     record.write(directory)
     return record
-
-
-def _comparable(record: AblationRecord, seeds: tuple[int, ...]) -> Tree:
-    """The plan as plain values, without what may differ between two calls for the same ablation."""
-    tree = to_tree(record.model_copy(update={"seeds": seeds, "created": ""}))
-    return {**tree, "cells": {cell["name"]: cell for cell in tree["cells"]}}
 
 
 class _Pace:

@@ -81,10 +81,11 @@ class Children:
                 )
                 self._running[name], self._words[name] = process, ""
             try:
-                assert process.stdout is not None
-                for line in process.stdout:
-                    self._heard(name, line)
-                return process.wait()
+                with process:
+                    assert process.stdout is not None
+                    for line in process.stdout:
+                        self._heard(name, line)
+                return process.returncode
             finally:
                 with self._lock:
                     del self._running[name], self._words[name]

@@ -228,9 +228,7 @@ def _over_text(pairs: Sequence[Pair]) -> Interval | None:
 
 def _corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
     """All p-values of one table, so that they hold together."""
-    known = [at for at, d in enumerate(differences) if d is not None and d.p is not None]
-    raised = holm([differences[at].p for at in known])  # type: ignore[union-attr]
-    found = list(differences)
-    for at, p in zip(known, raised, strict=True):
-        found[at] = replace(differences[at], corrected_p=p)  # type: ignore[type-var]
-    return found
+    raised = iter(holm([d.p for d in differences if d is not None and d.p is not None]))
+    return [
+        replace(d, corrected_p=next(raised)) if d is not None and d.p is not None else d for d in differences
+    ]

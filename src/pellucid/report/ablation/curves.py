@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.report.ablation.analysis import Analysis, CellResult
-from pellucid.report.ablation.finding import short
+from pellucid.report.ablation.finding import key_names, short
 from pellucid.report.charts import Axis, Chart, Forest, Row, Series
 from pellucid.report.charts.thinning import running_median, smoothing_window
 from pellucid.report.charts.values import Numbers
@@ -28,6 +28,7 @@ Curve = Callable[[RunRecord, Against], tuple[Numbers, Numbers]]
 
 def forests(analysis: Analysis) -> list[Forest]:
     """Main effects, where several keys vary, and every cell against the baseline."""
+    names = key_names(analysis.record.vary)
     found = [
         Forest(
             "main-effects",
@@ -35,7 +36,7 @@ def forests(analysis: Analysis) -> list[Forest]:
             Axis("bits/byte more than the baseline's value (← better)"),
             [
                 _row(
-                    f"{_last(e.key)}: {short(e.level)} − {short(e.reference)}",
+                    f"{names[e.key]}: {short(e.level)} − {short(e.reference)}",
                     e.difference.mean,
                     e.difference.over_seeds,
                     e.difference.verdict,
@@ -74,12 +75,6 @@ def _row(label: str, value: float, interval: Any, verdict: str) -> Row:
     return Row(label, value, *ends, colour=_COLOURS.get(verdict, 0))
 
 
-def _last(key: str) -> str:
-    """model.feed_forward.kind → feed_forward: what people call it."""
-    parts = [part for part in key.split(".") if part != "kind"]
-    return parts[-1] if parts else key
-
-
 def curve_charts(analysis: Analysis) -> dict[str, list[Chart]]:
     """By axis: training loss, then validation bits/byte, each in one chart or in a chart a facet."""
     results = [result for result in analysis.results if result.runs]
@@ -101,11 +96,11 @@ def _facets(
     """(title, [(name, colour, cell)]): colours are the values of the key that matters most; the rest is apart."""
     if len(results) <= AT_ONCE or len(analysis.record.vary) < 2:
         return [("", [(r.cell.name, r.number, r) for r in results])]
-    key = _key_of_colours(analysis)
+    key, names = _key_of_colours(analysis), key_names(analysis.record.vary)
     facets: dict[str, list[tuple[str, int, CellResult]]] = {}
     for result in results:
         rest = ", ".join(
-            f"{_last(k)} {short(v)}"
+            f"{names[k]} {short(v)}"
             for k, v in result.cell.values.items()
             if k != key and k in analysis.record.vary
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from pellucid.report.ablation.analysis import Analysis, CellResult, Difference, Effect
@@ -16,7 +18,8 @@ def findings(analysis: Analysis) -> list[str]:
         return ["No run is finished yet, so nothing can be said."]
     sentences: list[str] = []
     if len(analysis.record.vary) > 1:
-        sentences += [_effect(effect) for effect in analysis.effects]
+        names = key_names(analysis.record.vary)
+        sentences += [_effect(effect, names[effect.key]) for effect in analysis.effects]
     else:
         sentences += [
             _cell(result, analysis.baseline)
@@ -37,9 +40,9 @@ def findings(analysis: Analysis) -> list[str]:
     return sentences
 
 
-def _effect(effect: Effect) -> str:
+def _effect(effect: Effect, name: str) -> str:
     words = _sentence(short(effect.level), short(effect.reference), effect.difference, "pairs of runs")
-    return f"{effect.key}: {words}"
+    return f"{name}: {words}"
 
 
 def _cell(result: CellResult, baseline: CellResult) -> str:
@@ -52,11 +55,12 @@ def _sentence(one: str, other: str, difference: Difference, what: str) -> str:
     half = f" ± {difference.over_seeds.half:.4f}" if difference.over_seeds else ""
     count = len(difference.values)
     word = "better" if difference.mean < 0 else "worse"
+    p = f"p\N{NO-BREAK SPACE}{written_p(difference.corrected_p)}"
     match difference.verdict:
         case "better" | "worse":
             return (
                 f"{one} is {word} than {other} by {size}{half} bits/byte over {count} {what}; "
-                f"the difference would not be chance (p {written_p(difference.corrected_p)})."
+                f"the difference would not be chance ({p})."
             )
         case "this text":
             return (
@@ -66,7 +70,7 @@ def _sentence(one: str, other: str, difference: Difference, what: str) -> str:
         case "undecided":
             return (
                 f"{one} and {other} cannot be told apart: {difference.mean:+.4f}{half} bits/byte over {count} {what} "
-                f"(p {written_p(difference.corrected_p)})."
+                f"({p})."
             )
         case "one pair":
             return (
@@ -87,21 +91,27 @@ def _best(analysis: Analysis) -> str:
     difference = best.difference
     if difference is None:
         return f"{words}. It has no run in common with the baseline."
+    p = f"p\N{NO-BREAK SPACE}{written_p(difference.corrected_p)}"
     if difference.verdict in ("better", "worse"):
-        return (
-            f"{words}; against the baseline that would not be chance (p {written_p(difference.corrected_p)})."
-        )
+        return f"{words}; against the baseline that would not be chance ({p})."
     if difference.verdict == "one pair":
         return f"{words}."
     return f"{words}; it cannot be told from the baseline, {analysis.baseline.cell.name}."
 
 
 def short(value: Any) -> str:
-    """A value of a key as words: what lies in quotes or an empty one as it was written."""
-    return str(value) if str(value).strip() else "(left out)"
+    """A value of a key as words; an empty one puts the default back."""
+    return str(value) if str(value).strip() else "(default)"
+
+
+def key_names(vary: Mapping[str, Any]) -> dict[str, str]:
+    """What people call each key: model.feed_forward.kind → feed_forward; the whole key where two would be the same."""
+    last = {key: key.removesuffix(".kind").rpartition(".")[2] for key in vary}
+    count = Counter(last.values())
+    return {key: name if count[name] == 1 else key for key, name in last.items()}
 
 
 def written_p(p: float | None) -> str:
     if p is None:
         return "–"
-    return "< 0.0001" if p < 1e-4 else f"= {p:.2g}"
+    return "<\N{NO-BREAK SPACE}0.0001" if p < 1e-4 else f"=\N{NO-BREAK SPACE}{p:.2g}"

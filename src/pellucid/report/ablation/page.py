@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pellucid.report.ablation.analysis import Analysis
 from pellucid.report.ablation.curves import curve_charts, forests
-from pellucid.report.ablation.finding import findings
+from pellucid.report.ablation.finding import findings, key_names
 from pellucid.report.ablation.tables import (
     MATCHED,
     budgets_table,
@@ -36,7 +36,7 @@ _STYLE = """
 
 
 def title_of(analysis: Analysis) -> str:
-    return f"Ablation of {analysis.record.preset}: {', '.join(analysis.record.vary)}"
+    return f"Ablation of {analysis.record.preset}: {', '.join(key_names(analysis.record.vary).values())}"
 
 
 def command_of(analysis: Analysis) -> str:
@@ -103,7 +103,7 @@ def _curves(analysis: Analysis) -> str:
         '<p class="remark">A line is the mean over seeds, the band around it reaches from the lowest to the highest. '
         "Training losses are smoothed and shown from the first twentieth on; all charts of a kind have one scale.</p>"
     )
-    return section("Curves", note + switch("against", choices), "curves")
+    return section("Curves", note + switch(choices), "curves")
 
 
 def _grid(charts: Sequence[Chart]) -> str:

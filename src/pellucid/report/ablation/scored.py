@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.evaluate.record import TextEvaluation
-from pellucid.report.ablation.record import AblationRecord, Cell
+from pellucid.report.ablation.record import FAILED, AblationRecord, Cell
 from pellucid.report.run.record import RunRecord, read_run
 from pellucid.train.run_files import CONFIG
 
@@ -50,16 +50,17 @@ def read_runs(record: AblationRecord, directory: Path) -> tuple[list[ScoredRun],
     for cell in record.cells:
         for seed in record.seeds:
             found = _read(cell, seed, record.run_directory(directory, cell, seed))
-            (scored if isinstance(found, ScoredRun) else missing).append(found)  # type: ignore[arg-type]
+            if isinstance(found, ScoredRun):
+                scored.append(found)
+            else:
+                missing.append(found)
     return scored, missing
 
 
 def _read(cell: Cell, seed: int, path: Path) -> ScoredRun | MissingRun:
-    if not path.is_dir() or not any(path.iterdir()):
+    if not (path / CONFIG).is_file() and not (path / FAILED).is_file():
         return MissingRun(cell, seed, "not begun")
-    run = read_run(path) if (path / CONFIG).is_file() or (path / "failed.txt").is_file() else None
-    if run is None:
-        return MissingRun(cell, seed, "not begun")
+    run = read_run(path)
     if run.failure:
         return MissingRun(cell, seed, "failed", run.failure)
     if not run.is_whole:

@@ -6,7 +6,7 @@ import math
 
 from pellucid.evaluate.interval import Interval
 from pellucid.report.ablation.analysis import Analysis, CellResult, Difference
-from pellucid.report.ablation.finding import short, written_p
+from pellucid.report.ablation.finding import key_names, short, written_p
 from pellucid.report.run.figures import duration, memory
 from pellucid.report.tables import Cell, Table
 
@@ -25,7 +25,15 @@ def results_table(analysis: Analysis) -> Table:
     )
     return Table(
         "Cells, the best first",
-        ("cell", *analysis.record.vary, "bits/byte", "less baseline", "over the text", "p", "seeds"),
+        (
+            "cell",
+            *key_names(analysis.record.vary).values(),
+            "bits/byte",
+            "less baseline",
+            "over the text",
+            "p",
+            "seeds",
+        ),
         rows,
         note="bits/byte: the mean over seeds, of the last model on the validation text. less baseline: the mean "
         "difference of runs with the same seed; negative is better. Under a value: its 95 % interval over seeds, by "
@@ -65,7 +73,7 @@ def _difference(difference: Difference | None) -> tuple[Cell, Cell, Cell]:
     return (
         Cell(f"{difference.mean:+.4f}", _ends(difference.over_seeds, "{:+.4f}"), is_number=True),
         Cell(_ends(difference.over_text, "{:+.4f}") or "–", is_number=True),
-        Cell(written_p(difference.corrected_p).removeprefix("= "), is_number=True),
+        Cell(written_p(difference.corrected_p).removeprefix("=\N{NO-BREAK SPACE}"), is_number=True),
     )
 
 

@@ -9,17 +9,15 @@ from pellucid.evaluate.record import TaskEvaluation, TextEvaluation
 from pellucid.report.run.record import RunRecord
 from pellucid.report.tables import Cell, Table
 
-CHANCE = "chance"
-"""The metric, where a task has it, of what guessing would give."""
-
 
 def text_table(runs: Sequence[RunRecord]) -> Table | None:
-    """Every scored text of every run; None where there is none."""
+    """Every scored text of every run, and its parts where it has some; None where there is none."""
     rows = [
         (run.name, name, text)
         for run in runs
         for name, evaluation in run.evaluations.items()
-        for text in evaluation.texts
+        for whole in evaluation.texts
+        for text in (whole, *_parts(whole))
     ]
     if not rows:
         return None
@@ -31,16 +29,25 @@ def text_table(runs: Sequence[RunRecord]) -> Table | None:
     )
 
 
+def _parts(text: TextEvaluation) -> list[TextEvaluation]:
+    return [text.of_domain(name) for name in text.domains] if text.is_mixed else []
+
+
 def _text_cells(text: TextEvaluation) -> tuple[Cell, ...]:
     return (
         with_interval(text.bits_per_byte, text.bits_per_byte_interval, 4),
         with_interval(text.perplexity, text.perplexity_interval, 2),
         with_interval(text.loss, text.loss_interval, 4),
         Cell(f"{len(text.units):,}", is_number=True),
-        Cell(text.unit),
+        Cell(text.unit, _seen(text)),
         Cell(f"{text.window:,}", is_number=True),
         Cell(f"{text.stride:,}", is_number=True),
     )
+
+
+def _seen(text: TextEvaluation) -> str:
+    """A warning beside a score that says little, where the text was trained on."""
+    return f"{text.seen_in_training:.1%} of it seen in training" if text.seen_in_training else ""
 
 
 def task_table(runs: Sequence[RunRecord]) -> Table | None:
@@ -51,22 +58,22 @@ def task_table(runs: Sequence[RunRecord]) -> Table | None:
         for name, evaluation in run.evaluations.items()
         for task in evaluation.tasks
         for metric in task.metrics
-        if metric != CHANCE
     ]
     if not rows:
         return None
-    has_chance = any(CHANCE in task.metrics for _, _, task, _ in rows)
     return Table(
         "Tasks",
-        (*_who(runs), "task", "metric", "value", "items", *(["by chance"] if has_chance else [])),
+        (*_who(runs), "task", "metric", "value", "by chance", "items"),
         tuple(
             (
                 *_whose(runs, run, name),
                 Cell(task.task),
-                Cell(metric),
+                Cell("perplexity" if task.summaries[metric] == "perplexity" else metric),
                 _metric(task, metric),
-                Cell(f"{task.items:,}", is_number=True),
-                *([_chance(task, metric)] if has_chance else []),
+                Cell(f"{task.chance[metric]:.4f}" if metric in task.chance else "–", is_number=True),
+                Cell(
+                    f"{task.items:,}", f"{task.truncated:,} cut off" if task.truncated else "", is_number=True
+                ),
             )
             for run, name, task, metric in rows
         ),
@@ -75,12 +82,6 @@ def task_table(runs: Sequence[RunRecord]) -> Table | None:
 
 def _metric(task: TaskEvaluation, metric: str) -> Cell:
     return with_interval(task.value(metric), task.interval(metric), 4)
-
-
-def _chance(task: TaskEvaluation, metric: str) -> Cell:
-    """Guessing has an accuracy, and no likelihood."""
-    is_known = CHANCE in task.metrics and metric.startswith("acc")
-    return Cell(f"{task.value(CHANCE):.4f}" if is_known else "–", is_number=True)
 
 
 def with_interval(value: float, interval: Interval | None, digits: int) -> Cell:

@@ -42,7 +42,11 @@ article { background: var(--box); border-radius: .5rem; padding: .7rem .9rem; }
 article p { margin: .4rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9rem; }
 @media print { .switch > .shown { display: block !important; } }
 """
-WHOLE_STYLE = STYLE + CHART_STYLE + PLOT_STYLE + TABLE_STYLE
+_CHOSEN = "".join(
+    f"#against-{key}:checked ~ .against-{key} {{ display: block; }}\n"
+    for key in ("steps", "tokens", "time", "compute")
+)
+WHOLE_STYLE = STYLE + _CHOSEN + CHART_STYLE + PLOT_STYLE + TABLE_STYLE
 """Of every page that has charts, tables and texts."""
 
 SHOWN_SAMPLES = 4
@@ -51,9 +55,9 @@ SHOWN_SAMPLES = 4
 _STATES = {
     "running": "This run is under way: what follows is as far as it has come.",
     "stopped": "This run has no end: it was killed or lost its machine. What follows is as far as it came. "
-    "pellucid train --resume goes on with it.",
+    "pellucid train --resume {path} goes on with it.",
     "interrupted": "This run was interrupted. What follows is as far as it came. "
-    "pellucid train --resume goes on with it.",
+    "pellucid train --resume {path} goes on with it.",
     "failed": "This run failed. What follows is as far as it came.",
 }
 
@@ -98,7 +102,7 @@ def _headline(runs: Sequence[RunRecord]) -> str:
 
 def _state(run: RunRecord, is_named: bool) -> str:
     """What a reader must know before believing the numbers: nothing of a run that came to its end."""
-    words = _STATES.get(run.state, "")
+    words = _STATES.get(run.state, "").replace("{path}", str(run.path))
     of = f" of {run.start['steps']:,}" if isinstance(run.start.get("steps"), int) else ""
     lines = [f"{words} ({run.step:,}{of} steps, {duration(run.seconds)})" if words else ""]
     lines += [f"Could not be read: {fault}" for fault in run.faults]
@@ -151,22 +155,19 @@ def _curves(runs: Sequence[RunRecord]) -> str:
         else '<p class="remark">No curve against compute: not every run says how many FLOPs a token takes, as runs of '
         "earlier versions do not.</p>"
     )
-    body = (
-        switch("against", [(key, f"against {titles[key]}", drawn) for key, drawn in charts.items()]) + missing
-    )
+    body = switch([(key, f"against {titles[key]}", drawn) for key, drawn in charts.items()]) + missing
     return section("Curves", f'{body}<div class="small">{small}</div>', "curves")
 
 
-def switch(name: str, choices: Sequence[tuple[str, str, str]]) -> str:
-    """One of several bodies, chosen by radio buttons and no script. choices: (key, label, body)."""
-    rules = "".join(f"#{name}-{key}:checked ~ .{name}-{key} {{ display: block; }}" for key, _, _ in choices)
+def switch(choices: Sequence[tuple[str, str, str]]) -> str:
+    """One of several bodies, chosen by radio buttons and no script. choices: (key of an axis, label, body)."""
     buttons = "".join(
-        f'<input type="radio" name="{name}" id="{name}-{key}"{" checked" if at == 0 else ""}>'
-        f'<label for="{name}-{key}">{escaped(label)}</label>'
+        f'<input type="radio" name="against" id="against-{key}"{" checked" if at == 0 else ""}>'
+        f'<label for="against-{key}">{escaped(label)}</label>'
         for at, (key, label, _) in enumerate(choices)
     )
-    bodies = "".join(f'<div class="shown {name}-{key}">{body}</div>' for key, _, body in choices)
-    return f'<style>{rules}</style><div class="switch">{buttons}{bodies}</div>'
+    bodies = "".join(f'<div class="shown against-{key}">{body}</div>' for key, _, body in choices)
+    return f'<div class="switch">{buttons}{bodies}</div>'
 
 
 def _events(runs: Sequence[RunRecord]) -> str:
