@@ -39,6 +39,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from evaluation.items import Item, from_plays, from_wheel
 from faults import what_happened
 from generation.running import ProcessError, run
@@ -219,20 +222,27 @@ def shown_command(words: list[str]) -> str:
     return shlex.join(["python", "benchmarks/evaluate.py", *typed])
 
 
-def draw(report: Result) -> None:
+def draw(report: Result) -> Table:
+    table = Table("", "s", "items/s", "x hf", "x hf, cpu", "choices", "off: mean, most", "peak MiB", "batch")
     number = sum(report["settings"]["items"].values())
-    print(
-        f"{number} items, {report['settings']['endings']} endings, weights: {report['settings']['weights']}"
-    )
     for row in report["rows"]:
-        seconds, times, batch = row["seconds"], row["times_hf"], row["batch_size"]
-        print(
-            f"{row['name']:<14} {seconds['median']:7.2f} s ({seconds['min']:.2f} … {seconds['max']:.2f})  "
-            f"{row['items_per_s']:6.2f} items/s  x {times['median']:.2f} ({times['min']:.2f} … {times['max']:.2f}), cpu {row['times_hf_cpu']['median']:.2f}  "
-            f"choices {row['same_choices']}/{number}  off {row['mean_difference']:.1e}, {row['largest_difference']:.1e}"
-            f"{'' if row['is_right'] else ' !'}  peak {row['peak_rss_mib']:,.0f} MiB"
-            + ("" if batch is None else f"  batch {batch}")
+        off = f"{row['mean_difference']:.1e}, {row['largest_difference']:.1e}"
+        table.add_row(
+            row["name"],
+            shown(row["seconds"]),
+            f"{row['items_per_s']:.2f}",
+            shown(row["times_hf"]),
+            shown(row["times_hf_cpu"]),
+            f"{row['same_choices']}/{number}",
+            off if row["is_right"] else f"{off} !",
+            f"{row['peak_rss_mib']:,.0f}",
+            str(row["batch_size"] or ""),
         )
+    return table
+
+
+def shown(of: dict[str, float]) -> str:
+    return f"{of['median']:.2f} [{of['min']:.2f} … {of['max']:.2f}]"
 
 
 def options_of(words: list[str] | None = None) -> argparse.Namespace:
@@ -268,7 +278,14 @@ def main() -> int:
     if options.json == "-":
         print(json.dumps(report, indent=2))
     else:
-        draw(report)
+        settings, loads = (
+            report["settings"],
+            [round(r["after"], 1) for r in report["machine"]["load_by_round"]],
+        )
+        print(
+            f"{settings['items']}, {settings['endings']} endings; weights: {settings['weights']}; load {loads}"
+        )
+        Console(width=None if sys.stdout.isatty() else 160).print(draw(report))
         if options.json:
             Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return 0 if all(row["is_right"] for row in report["rows"]) else 1
