@@ -1,0 +1,1 @@
+"""What evaluate.py asks, and of which model."""
