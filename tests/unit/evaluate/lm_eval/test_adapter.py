@@ -7,7 +7,10 @@ import torch
 
 from pellucid import checkpoint
 from pellucid.errors import ConfigError
+from pellucid.evaluate.documents import Passage, evaluate_documents
 from pellucid.generate import SamplingConfig, generate_text
+from pellucid.runtime.device import choose_device
+from pellucid.runtime.precision import choose_precision
 
 pytest.importorskip("lm_eval", reason="lm_eval is not installed: the extra `eval`")
 
@@ -113,6 +116,22 @@ def test_perplexities_of_texts_are_those_of_their_windows(evaluate, write_task, 
     assert results["bits_per_byte,none"] == pytest.approx(-logs / math.log(2) / size, rel=1e-6)
     assert results["byte_perplexity,none"] == pytest.approx(math.exp(-logs / size), rel=1e-6)
     assert results["word_perplexity,none"] == pytest.approx(math.exp(-logs / words), rel=1e-5)
+
+
+def test_texts_that_fit_the_context_have_the_bits_per_byte_of_our_own_call(evaluate, write_task, checkpoints):
+    texts = [{"text": f"{number} {'fits well ' * (number % 4)}é"} for number in range(24)]
+    results, samples = evaluate(write_task("short", texts, **ROLLING))
+    found = checkpoint.load(checkpoints["decoder"])
+    own = evaluate_documents(
+        found.model,
+        found.tokenizer,
+        [Passage(item["text"]) for item in texts],
+        choose_precision("fp32", choose_device("cpu")),
+    )
+    assert own.unit == "document"
+    logs = [log for sample in samples for log in sample["filtered_resps"]]
+    assert (-own.units.losses).tolist() == pytest.approx(logs, rel=1e-6)
+    assert results["bits_per_byte,none"] == pytest.approx(own.bits_per_byte, rel=1e-6)
 
 
 def test_texts_are_continued_as_our_own_call_does(evaluate, write_task, checkpoints):
