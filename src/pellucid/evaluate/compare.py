@@ -93,7 +93,13 @@ def compare(evaluations: Sequence[Evaluation], *, force: bool = False, seed: int
         for difference in _differences(evaluations[0], other, (names[0], name), level, seed)
     ]
     if not found:
-        raise DataError("there is nothing that both were measured on:\n" + _listed(unfair))
+        raise DataError(
+            "there is nothing to compare:\n"
+            + _listed(
+                unfair
+                or ["what they have in common is too little for an interval; name a longer text with --data"]
+            )
+        )
     return Comparison(tuple(names), tuple(found), (*unfair, *_cautions(evaluations)))
 
 
