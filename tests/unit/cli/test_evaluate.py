@@ -33,8 +33,9 @@ def test_it_says_what_was_measured_on_what(cli, run_directory):
 
 def test_a_whole_text_has_intervals_over_blocks(cli, run_directory, corpus):
     outcome = cli("evaluate", run_directory, "--data", corpus, "--stride", 8)
-    first, second = outcome.out.splitlines()
+    first, second, third = outcome.out.splitlines()
     assert first.count("[") == 3
+    assert third.endswith("stand word for word in the training text")
     assert second == "[95 % interval] over 10 blocks of 2,048 bytes; windows of 16 tokens every 8"
     result = cli("evaluate", run_directory, "--data", corpus, "--stride", 8, "--json").json
     for name in ("loss", "perplexity", "bits_per_byte"):
