@@ -33,7 +33,7 @@ def test_an_ablation_is_interrupted_gone_on_with_and_reported(start, wait_until,
     process = start(*WORDS, *VARY)
     runs = workdir / "compared" / "runs"
     logs = [runs / f"{name}-s0" / METRICS for name in ("rmsnorm", "layernorm")]
-    wait_until(lambda: any(log.exists() and log.read_bytes().count(b"\n") > 3 for log in logs), timeout=120)
+    wait_until(lambda: any(log.exists() and log.read_bytes().count(b"\n") > 3 for log in logs))
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
     assert process.returncode == 130
