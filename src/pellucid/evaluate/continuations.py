@@ -104,14 +104,16 @@ def score_encoded(
     read, total = 0, sum(row.size for row in rows)
     if batch_tokens is None:
         batch_tokens = _BATCH_TOKENS_CPU if model.device.type == "cpu" else _BATCH_TOKENS
-    for batch in _batches(rows, batch_tokens):
-        owners = np.concatenate([row.owners for row in batch])
-        losses, chosen = _score(model, batch, precision)
-        np.subtract.at(logs, owners, losses)
-        np.logical_and.at(is_greedy, owners, chosen)
-        read += sum(row.size for row in batch)
-        if progress is not None:
-            progress(read, total)
+    # Around all batches: narrow copies of the weights are made once, and not for each.
+    with precision.autocast():
+        for batch in _batches(rows, batch_tokens):
+            owners = np.concatenate([row.owners for row in batch])
+            losses, chosen = _score(model, batch, precision)
+            np.subtract.at(logs, owners, losses)
+            np.logical_and.at(is_greedy, owners, chosen)
+            read += sum(row.size for row in batch)
+            if progress is not None:
+                progress(read, total)
     cut = {number for row in rows if row.is_cut for number in row.owners.tolist()}
     return [
         Scored(float(logs[number]), len(each.continuation), bool(is_greedy[number]), number in cut)

@@ -126,12 +126,14 @@ def score_sequences(
     wanted = spans([len(ids) for ids in sequences], unscored=unscored, window=window, stride=stride)
     longest_first = sorted(wanted, key=lambda span: span.start - span.stop)
     done = 0
-    for batch in _batches(longest_first, batch_tokens or _BATCH_TOKENS):
-        losses = _score(model, sequences, batch, precision)
-        progress(done := done + len(losses))
-        for span in batch:
-            count, place = span.stop + 1 - span.first, span.first - max(1, unscored)
-            found[span.sequence][place : place + count], losses = losses[:count], losses[count:]
+    # Around all batches: narrow copies of the weights are made once, and not for each.
+    with precision.autocast():
+        for batch in _batches(longest_first, batch_tokens or _BATCH_TOKENS):
+            losses = _score(model, sequences, batch, precision)
+            progress(done := done + len(losses))
+            for span in batch:
+                count, place = span.stop + 1 - span.first, span.first - max(1, unscored)
+                found[span.sequence][place : place + count], losses = losses[:count], losses[count:]
     return found
 
 
