@@ -17,6 +17,7 @@ from pellucid.losses import token_choices
 from pellucid.model import DecoderLM, EncoderDecoderLM
 from pellucid.model.inference import evaluation_mode
 from pellucid.model.interface import LanguageModel
+from pellucid.runtime.allocator import freed_memory_kept
 from pellucid.runtime.precision import Precision
 from pellucid.tokenizers import Tokenizer
 
@@ -104,8 +105,8 @@ def score_encoded(
     read, total = 0, sum(row.size for row in rows)
     if batch_tokens is None:
         batch_tokens = _BATCH_TOKENS_CPU if model.device.type == "cpu" else _BATCH_TOKENS
-    # Around all batches: narrow copies of the weights are made once, and not for each.
-    with precision.autocast():
+    # Around all batches: narrow copies of the weights are made once, and memory of one serves the next.
+    with precision.autocast(), freed_memory_kept():
         for batch in _batches(rows, batch_tokens):
             owners = np.concatenate([row.owners for row in batch])
             losses, chosen = _score(model, batch, precision)
@@ -149,7 +150,8 @@ def _score(
     row_of = np.repeat(np.arange(len(batch)), [len(row.targets) for row in batch])
     places = torch.from_numpy(np.stack((row_of, np.concatenate([row.columns for row in batch])))).to(device)
     targets = torch.from_numpy(np.concatenate([row.targets for row in batch])).to(device)
-    with evaluation_mode(model), torch.inference_mode(), precision.autocast():
+    # Not in inference mode, in which autocast keeps no copies.
+    with evaluation_mode(model), torch.no_grad(), precision.autocast():
         states = model.hidden(**{name: x.to(device) for name, x in _inputs(model, batch).items()}).states
         losses, chosen = token_choices(states[places[0], places[1]], model.head_parameters(), targets)
     return losses.cpu().double().numpy(), chosen.cpu().numpy()

@@ -22,6 +22,7 @@ from pellucid.generate.text import start_ids
 from pellucid.losses import token_losses
 from pellucid.model import LanguageModel
 from pellucid.model.inference import evaluation_mode
+from pellucid.runtime.allocator import freed_memory_kept
 from pellucid.runtime.precision import Precision
 from pellucid.tokenizers import Ids, Tokenizer
 
@@ -126,8 +127,8 @@ def score_sequences(
     wanted = spans([len(ids) for ids in sequences], unscored=unscored, window=window, stride=stride)
     longest_first = sorted(wanted, key=lambda span: span.start - span.stop)
     done = 0
-    # Around all batches: narrow copies of the weights are made once, and not for each.
-    with precision.autocast():
+    # Around all batches: narrow copies of the weights are made once, and memory of one serves the next.
+    with precision.autocast(), freed_memory_kept():
         for batch in _batches(longest_first, batch_tokens or _BATCH_TOKENS):
             losses = _score(model, sequences, batch, precision)
             progress(done := done + len(losses))
@@ -163,7 +164,8 @@ def _score(
         targets[row, :count] = ids[span.start + 1 : span.stop + 1]
         is_scored[row, span.first - span.start - 1 : count] = True
     device = model.device
-    with evaluation_mode(model), torch.inference_mode(), precision.autocast():
+    # Not in inference mode, in which autocast keeps no copies.
+    with evaluation_mode(model), torch.no_grad(), precision.autocast():
         states = model.hidden(input_ids=torch.from_numpy(inputs).to(device)).states
         scored = states[torch.from_numpy(is_scored).to(device)]
         wanted = torch.from_numpy(targets[is_scored]).to(device)

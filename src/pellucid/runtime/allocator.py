@@ -13,6 +13,8 @@ import torch
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 _USUAL = {_M_MMAP_MAX: 65536, _M_TRIM_THRESHOLD: 128 << 10}
 _KEEPING = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1}
+_depth = 0
+"""How many bodies run in which memory is kept: the C library, too, has one setting for the whole process."""
 
 
 @contextmanager
@@ -21,18 +23,22 @@ def freed_memory_kept() -> Generator[None]:
 
     A large tensor is otherwise mapped when it is made and unmapped when it is freed, and the kernel clears every page
     of it again: a fifth of a training step at 124M parameters (docs/experiments.md). It changes nothing where the C
-    library is another (macOS, Windows, musl).
+    library is another (macOS, Windows, musl). A body inside another one changes nothing, nor does its end.
     """
+    global _depth
     library = _glibc()
     if library is None:
         yield
         return
     _set(library, _KEEPING)
+    _depth += 1
     try:
         yield
     finally:
-        _set(library, _USUAL)
-        library.malloc_trim(0)
+        _depth -= 1
+        if _depth == 0:
+            _set(library, _USUAL)
+            library.malloc_trim(0)
 
 
 def release_freed_memory() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.config import from_tree
 from pellucid.errors import DataError
@@ -22,6 +23,7 @@ from pellucid.tokenizers.tiktoken import GPT2Config
 FP32 = choose_precision(
     "fp32", Device("cpu", "for a test", has_bf16=True, can_compile=False, compile_reason="")
 )
+BF16 = choose_precision("bf16", FP32.device)
 TOKENIZER = ByteTokenizer()
 END, WINDOW = 256, 32
 
@@ -287,3 +289,26 @@ def test_progress_ends_at_the_whole():
     assert len(told) > 2
     assert told == sorted(told)
     assert told[-1][0] == told[-1][1] > 0
+
+
+# Speed -----------------------------------------------------------------------------------------------
+
+
+def test_narrow_copies_of_weights_are_made_once_for_all_batches():
+    model = decoder().float()
+    addresses = {parameter.data_ptr() for parameter in model.parameters()}
+    copied: list[int] = []
+
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._to_copy.default and args[0].data_ptr() in addresses:
+                copied.append(args[0].data_ptr())
+            return func(*args, **(kwargs or {}))
+
+    batches: list[tuple[int, int]] = []
+    with Copies():
+        score_continuations(
+            model, TOKENIZER, REQUESTS, BF16, batch_tokens=40, progress=lambda *now: batches.append(now)
+        )
+    assert len(batches) > 2
+    assert len(copied) == len(set(copied)) > 10

@@ -33,6 +33,8 @@ from pellucid.runtime.allocator import freed_memory_kept
 
 with freed_memory_kept():
     torch.empty(1 << 26).fill_(0)
+    with freed_memory_kept():  # whose end gives nothing back
+        pass
     inside = psutil.Process().memory_info().rss >> 20
 print(inside - (psutil.Process().memory_info().rss >> 20))
 """

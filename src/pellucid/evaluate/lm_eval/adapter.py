@@ -9,6 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
@@ -24,8 +25,10 @@ from pellucid.config import from_tree
 from pellucid.errors import ConfigError
 from pellucid.evaluate.continuations import Progress, score_encoded
 from pellucid.evaluate.rows import Encoded
+from pellucid.generate.opening import open_writer
 from pellucid.generate.sampling import SamplingConfig
 from pellucid.generate.text import generate_texts, start_ids
+from pellucid.model.interface import LanguageModel
 from pellucid.runtime.console import StatusLine, message_console
 from pellucid.runtime.device import choose_device
 from pellucid.runtime.precision import PrecisionName, choose_precision
@@ -74,8 +77,8 @@ class PellucidLM(TemplateLM):
             raise ConfigError(f"model_args: pellucid has no {', '.join(unknown)}; it has {known}")
         if dtype not in DTYPES:
             raise ConfigError(f"model_args: dtype={dtype}: choose one of {', '.join(DTYPES)}")
-        chosen = choose_device(None if device in _ANY_DEVICE else device)
-        self._precision = choose_precision(DTYPES[dtype], chosen)
+        self._dtype, chosen = DTYPES[dtype], choose_device(None if device in _ANY_DEVICE else device)
+        self._precision = choose_precision(self._dtype, chosen)
         path, self._why = checkpoint.find_checkpoint(Path(pretrained))
         loaded = checkpoint.load(path, device=chosen.torch, is_verified=True)
         self._path, self._model, self._tokenizer = path, loaded.model, loaded.tokenizer
@@ -174,17 +177,21 @@ class PellucidLM(TemplateLM):
             alike[json.dumps(settings, sort_keys=True)][context].append(number)
         texts = [""] * len(requests)
         show, done = _nothing if disable_tqdm else _status("writing"), 0
-        with self._precision.autocast():
-            for settings, waiting in alike.items():
-                sampling = self._sampling(json.loads(settings))
-                copies = 1 if sampling.temperature == 0 else max(map(len, waiting.values()))
-                for context, written in self._written(list(waiting), sampling, copies):
-                    for number, text in zip(waiting[context], cycle(written), strict=False):
-                        texts[number] = text
-                        self.cache_hook.add_partial("generate_until", requests[number].args, text)
-                    done += len(waiting[context])
-                    show(done, len(requests))
+        for settings, waiting in alike.items():
+            sampling = self._sampling(json.loads(settings))
+            copies = 1 if sampling.temperature == 0 else max(map(len, waiting.values()))
+            for context, written in self._written(list(waiting), sampling, copies):
+                for number, text in zip(waiting[context], cycle(written), strict=False):
+                    texts[number] = text
+                    self.cache_hook.add_partial("generate_until", requests[number].args, text)
+                done += len(waiting[context])
+                show(done, len(requests))
         return texts
+
+    @cached_property
+    def _writer(self) -> LanguageModel:
+        """The same model once more, its weights stored as writing is fastest."""
+        return open_writer(self._path, self._precision.device, self._dtype).loaded.model
 
     def _sampling(self, settings: dict[str, Any]) -> SamplingConfig:
         """Greedy unless asked for otherwise; draws follow torch's seed, which the harness has set.
@@ -215,11 +222,11 @@ class PellucidLM(TemplateLM):
                 fitting.append(context)
         for context, ids in long:
             (results,) = generate_texts(
-                self._model, self._tokenizer, [""], sampling, before=ids, num_results=num_results
+                self._writer, self._tokenizer, [""], sampling, before=ids, num_results=num_results
             )
             yield context, [each.text for each in results]
         written = generate_texts(
-            self._model,
+            self._writer,
             self._tokenizer,
             fitting,
             sampling,
