@@ -77,7 +77,8 @@ class PellucidLM(TemplateLM):
             raise ConfigError(f"model_args: pellucid has no {', '.join(unknown)}; it has {known}")
         if dtype not in DTYPES:
             raise ConfigError(f"model_args: dtype={dtype}: choose one of {', '.join(DTYPES)}")
-        self._dtype, chosen = DTYPES[dtype], choose_device(None if device in _ANY_DEVICE else device)
+        chosen = choose_device(None if device in _ANY_DEVICE else device)
+        self._dtype: PrecisionName = DTYPES[dtype]
         self._precision = choose_precision(self._dtype, chosen)
         path, self._why = checkpoint.find_checkpoint(Path(pretrained))
         loaded = checkpoint.load(path, device=chosen.torch, is_verified=True)
