@@ -41,8 +41,7 @@ def score_continuations(
 ) -> list[Scored]:
     """Score each continuation, in the order of the requests, of which the model reads many at once.
 
-    Tokens are made as `encode` says, and cut to the window as `score_encoded` says. A continuation without text
-    raises DataError.
+    Tokens are made as `encode` says, and cut to the window as `score_encoded` says. Raises as `encode` does.
     """
     encoded = encode(tokenizer, requests, is_source=not model.continues_prompt)
     return score_encoded(model, encoded, precision, batch_tokens=batch_tokens, progress=progress)
@@ -53,25 +52,27 @@ def encode(tokenizer: Tokenizer, requests: Sequence[Request], *, is_source: bool
 
     Spaces that end a context belong to its continuation. The ids of both are those of the whole text, divided after
     as many as the context alone has. An empty context is the end-of-text id, after which texts begin (a newline
-    where the tokenizer has none). is_source: for encoder-decoders, which read the two apart.
+    where the tokenizer has none), and so is one that the tokenizer makes nothing of. is_source: for
+    encoder-decoders, which read the two apart.
+
+    Raises DataError for a continuation without text or ids, TokenizerError for text without ids.
     """
     pairs = [_divided(request, number) for number, request in enumerate(requests)]
     if is_source:
-        return [
-            Encoded(tuple(start_ids(tokenizer, context, allow_special=True)), _ids(tokenizer, continuation))
+        encoded = [
+            Encoded(
+                tuple(tokenizer.encode(context, allow_special=True).tolist()) or _beginning(tokenizer),
+                _ids(tokenizer, continuation),
+            )
             for context, continuation in pairs
         ]
-    contexts = {context: _ids(tokenizer, context) for context, _ in pairs}
-    beginning = tuple(start_ids(tokenizer, "", allow_special=False)) if "" in contexts else ()
-    encoded: list[Encoded] = []
-    for context, continuation in pairs:
-        whole, before = _ids(tokenizer, context + continuation), contexts[context]
-        if not before:
-            encoded.append(Encoded(beginning, whole))
-            continue
-        # Where the two melt into fewer tokens than the context alone has, the last one is the continuation's.
-        border = min(len(before), len(whole) - 1)
-        encoded.append(Encoded(whole[:border] or tuple(start_ids(tokenizer, "", False)), whole[border:]))
+    else:
+        contexts = {context: _ids(tokenizer, context) for context, _ in pairs}
+        encoded = [
+            _cut(tokenizer, contexts[context], _ids(tokenizer, context + continuation))
+            for context, continuation in pairs
+        ]
+    _require_ids(encoded)
     return encoded
 
 
@@ -86,6 +87,28 @@ def _ids(tokenizer: Tokenizer, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(text).tolist())
 
 
+def _beginning(tokenizer: Tokenizer) -> tuple[int, ...]:
+    return tuple(start_ids(tokenizer, "", allow_special=False))
+
+
+def _cut(tokenizer: Tokenizer, before: tuple[int, ...], whole: tuple[int, ...]) -> Encoded:
+    """The ids of a whole text, divided after as many as its context has."""
+    if whole == before:
+        return Encoded(before, ())
+    # Where the two melt into fewer tokens than the context alone has, the last one is the continuation's.
+    border = min(len(before), len(whole) - 1)
+    return Encoded(whole[:border] or _beginning(tokenizer), whole[border:])
+
+
+def _require_ids(requests: Sequence[Encoded]) -> None:
+    """Refuse what would be certain and greedy for any model: log p of nothing is a sum of no terms, 0."""
+    for number, request in enumerate(requests):
+        if not request.continuation:
+            raise DataError(
+                f"request {number}: the tokenizer makes no ids of the continuation; there is nothing to score"
+            )
+
+
 def score_encoded(
     model: LanguageModel,
     requests: Sequence[Encoded],
@@ -98,8 +121,9 @@ def score_encoded(
 
     Rows are read longest first, so that those read together are nearly of one length. A context that does not fit
     the model's window is cut at its beginning; of a continuation that does not fit, each part of a window's length
-    is scored after the one token before it.
+    is scored after the one token before it. Raises DataError for a continuation without ids.
     """
+    _require_ids(requests)
     rows = sorted(_rows(model, requests), key=lambda row: row.size, reverse=True)
     logs, is_greedy = np.zeros(len(requests)), np.ones(len(requests), dtype=np.bool_)
     read, total = 0, sum(row.size for row in rows)

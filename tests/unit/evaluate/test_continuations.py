@@ -277,6 +277,28 @@ def test_a_continuation_without_text_is_refused():
         score_continuations(decoder(), TOKENIZER, [Request("a", "b"), Request("a", "")], FP32)
 
 
+class Deaf(ByteTokenizer):
+    """Makes no ids of é, as a tokenizer with a normalizer may do."""
+
+    def encode(self, text, *, allow_special=False):
+        return super().encode(text.replace("é", ""), allow_special=allow_special)
+
+
+@pytest.mark.parametrize("context", ["a", "é", ""])
+@pytest.mark.parametrize("is_source", [False, True])
+def test_a_continuation_without_ids_is_refused(context: str, is_source: bool):
+    with pytest.raises(DataError, match="request 1: the tokenizer makes no ids of the continuation"):
+        encode(Deaf(), [Request("a", "b"), Request(context, "é")], is_source=is_source)
+    with pytest.raises(DataError, match="request 0: the tokenizer makes no ids"):
+        score_encoded(decoder(), [Encoded((1,), ())], FP32)
+
+
+@pytest.mark.parametrize("is_source", [False, True])
+def test_a_context_without_ids_is_the_end_of_text(is_source: bool):
+    (found,) = encode(Deaf(), [Request("é", "ab")], is_source=is_source)
+    assert found == Encoded((END,), (97, 98))
+
+
 def test_no_requests_have_no_scores():
     assert score_continuations(decoder(), TOKENIZER, [], FP32) == []
 

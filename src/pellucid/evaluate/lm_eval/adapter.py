@@ -6,6 +6,7 @@ Source: Gao et al. 2024, "The language model evaluation harness", doi:10.5281/ze
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,16 +78,16 @@ class PellucidLM(TemplateLM):
             raise ConfigError(f"model_args: pellucid has no {', '.join(unknown)}; it has {known}")
         if dtype not in DTYPES:
             raise ConfigError(f"model_args: dtype={dtype}: choose one of {', '.join(DTYPES)}")
-        chosen = choose_device(None if device in _ANY_DEVICE else device)
         self._dtype: PrecisionName = DTYPES[dtype]
+        self._batch_tokens = None if batch_tokens is None else _count("batch_tokens", batch_tokens)
+        self._written_at_once = _rows(batch_size, max_batch_size)
+        self.max_gen_toks = _count("max_gen_toks", max_gen_toks)
+        chosen = choose_device(None if device in _ANY_DEVICE else device)
         self._precision = choose_precision(self._dtype, chosen)
-        path, self._why = checkpoint.find_checkpoint(Path(pretrained))
+        path, self._why = checkpoint.find_checkpoint(Path(str(pretrained)))  # upstream makes a number of 12
         loaded = checkpoint.load(path, device=chosen.torch, is_verified=True)
         self._path, self._model, self._tokenizer = path, loaded.model, loaded.tokenizer
         self._device = chosen.torch
-        self._batch_tokens = batch_tokens
-        self._written_at_once = _rows(batch_size, max_batch_size)
-        self.max_gen_toks = max_gen_toks
         self.backend = "causal" if self._model.continues_prompt else "seq2seq"
 
     @classmethod
@@ -271,8 +272,12 @@ def _status(what: str) -> Progress:
 def _rows(batch_size: int | str, most: int | None) -> int:
     """Prompts that are continued together: a number, or "auto" and what upstream may append to it."""
     if isinstance(batch_size, str) and batch_size.partition(":")[0] == "auto":
-        return min(_WRITTEN_AT_ONCE, most or _WRITTEN_AT_ONCE)
-    try:
-        return max(1, int(batch_size))
-    except ValueError:
-        raise ConfigError(f"batch_size={batch_size}: give a number of prompts, or auto") from None
+        return _WRITTEN_AT_ONCE if most is None else min(_WRITTEN_AT_ONCE, _count("max_batch_size", most))
+    return _count("batch_size", batch_size, ", or auto")
+
+
+def _count(name: str, value: object, other: str = "") -> int:
+    """A number from 1 on, of which upstream makes an int, a float or text, as its word looks."""
+    if not re.fullmatch("[1-9][0-9]{0,8}", str(value)):
+        raise ConfigError(f"model_args: {name}={value}: give a number from 1 on{other}")
+    return int(str(value))

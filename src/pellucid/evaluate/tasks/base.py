@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pellucid.config import Config, nearest
 from pellucid.errors import DataError
 from pellucid.evaluate.requests import Request, Scored
-from pellucid.evaluate.tasks.templates import CHANGES, LABEL, TEXTS, Record, changes_of, fill, find
+from pellucid.evaluate.tasks.templates import CHANGES, LABEL, TEXTS, Record, changes_of, fill, find, shortened
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Item:
     """Which request is the right one."""
     lengths: tuple[int, ...] = ()
     """Characters of each choice."""
+    where: str = field(default="", compare=False)
+    """Where its record stands, for messages."""
 
 
 class TaskBase(Config, ABC):
@@ -39,11 +41,18 @@ class TaskBase(Config, ABC):
     @field_validator("clean")
     @classmethod
     def _check_expressions(cls, clean: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-        for expression, _ in clean:
+        for expression, instead in clean:
             try:
                 re.compile(expression)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"{expression!r} is no regular expression: {error}") from None
+            try:
+                re.sub(expression, instead, "")  # reads what takes the place, even where nothing matches
+            except (re.error, IndexError) as error:  # an IndexError: no group of this name
+                raise ValueError(
+                    f"{instead!r} cannot take the place of what {expression!r} matches: {error}; a backslash that is "
+                    "text is written twice"
+                ) from None
         return clean
 
     @model_validator(mode="after")
@@ -97,7 +106,7 @@ def place_of(answer: Any, names: Sequence[Any], count: int, first: int) -> int:
         place = int(answer)
     elif text in shown:
         place = shown.index(text)
-    elif re.fullmatch(r"-?\d+", text):
+    elif re.fullmatch(r"-?\d{1,9}", text):  # no task has more choices, and `int` refuses thousands of digits
         place = int(text) - first
     elif re.fullmatch("[A-Z]", text):
         place = ord(text) - ord("A")
@@ -105,7 +114,7 @@ def place_of(answer: Any, names: Sequence[Any], count: int, first: int) -> int:
         place = -1
     if not 0 <= place < count:
         wanted = ", ".join(shown) if shown else f"{first} to {first + count - 1}"
-        raise DataError(f"the label {answer!r} means none of the {count} choices ({wanted})")
+        raise DataError(f"the label {shortened(answer)} means none of the {count} choices ({wanted})")
     return place
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,15 +24,27 @@ class NamedTask:
     """A file; or a folder, of which each file is a task of its own."""
 
     def parts(self) -> list[NamedTask]:
-        """The tasks of a folder's files, by name; of a file, itself alone."""
+        """The tasks of a folder's files, by name; of a file, itself alone. Hidden files are passed over.
+
+        Raises DataError for a folder without files of records, and for two whose names differ in the suffix alone.
+        """
         if not self.path.is_dir():
             return [self]
-        files = sorted(file for file in self.path.iterdir() if kind_of_records(file) is not None)
+        files: dict[str, Path] = {}
+        for file in sorted(self.path.iterdir()):
+            kind = kind_of_records(file)
+            if kind is None or file.name.startswith("."):
+                continue
+            name = file.name[: -len(kind.suffix + (kind.compression or ""))]
+            if name in files:
+                raise DataError(
+                    f"{self.path}: {files[name].name} and {file.name} would both be {self.name}/{name}; remove or "
+                    "rename one"
+                )
+            files[name] = file
         if not files:
             raise DataError(f"{self.path}: has no .jsonl or .parquet file; name the folder that has them")
-        return [
-            NamedTask(f"{self.name}/{file.name.split('.', maxsplit=1)[0]}", self.task, file) for file in files
-        ]
+        return [NamedTask(f"{self.name}/{name}", self.task, file) for name, file in files.items()]
 
     def items(self, limit: int | None = None) -> list[Item]:
         """The items of a file, or so many first ones. Raises DataError that names the line of a faulty one."""
@@ -44,7 +56,7 @@ class NamedTask:
     def _items(self) -> Iterator[Item]:
         for where, record in records(self.path):
             try:
-                yield self.task.item(record)
+                yield replace(self.task.item(record), where=where)
             except DataError as error:
                 raise DataError(f"{where}: {error} (task {self.name})") from None
 

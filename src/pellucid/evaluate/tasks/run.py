@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.evaluate.continuations import Progress, score_continuations
+from pellucid.errors import DataError, TokenizerError
+from pellucid.evaluate.continuations import Progress, encode, score_encoded
 from pellucid.evaluate.record import TaskEvaluation
 from pellucid.evaluate.requests import Scored
+from pellucid.evaluate.rows import Encoded
 from pellucid.evaluate.tasks.base import Item
 from pellucid.evaluate.tasks.named import NamedTask
 from pellucid.model.interface import LanguageModel
@@ -36,13 +38,9 @@ def evaluate_tasks(
     before anything is scored.
     """
     files = [[_File(part, part.items(limit)) for part in task.parts()] for task in tasks]
-    every = [item for parts in files for file in parts for item in file.items]
-    requests = [request for item in every for request in item.requests]
-    scored = iter(
-        score_continuations(
-            model, tokenizer, requests, precision, batch_tokens=batch_tokens, progress=progress
-        )
-    )
+    is_source = not model.continues_prompt
+    requests = [each for parts in files for file in parts for each in file.encoded(tokenizer, is_source)]
+    scored = iter(score_encoded(model, requests, precision, batch_tokens=batch_tokens, progress=progress))
     found: list[TaskEvaluation] = []
     for task, parts in zip(tasks, files, strict=True):
         measured = [
@@ -56,6 +54,14 @@ def evaluate_tasks(
 class _File:
     task: NamedTask
     items: Sequence[Item]
+
+    def encoded(self, tokenizer: Tokenizer, is_source: bool) -> Iterator[Encoded]:
+        """The requests of all items as ids. Raises DataError that names the line of one that has none."""
+        for item in self.items:
+            try:
+                yield from encode(tokenizer, item.requests, is_source=is_source)
+            except (TokenizerError, DataError) as error:
+                raise DataError(f"{item.where}: {error} (task {self.task.name})") from None
 
     def evaluate(self, scored: Sequence[Sequence[Scored]]) -> TaskEvaluation:
         task = self.task.task

@@ -96,7 +96,7 @@ def find(paths: str, record: Record, wanted: Wanted) -> Any:
         found.append((path, value))
     if found:
         path, value = found[0]
-        raise DataError(f"field {path!r} holds {_shown(value)}, not {wanted.name}")
+        raise DataError(f"field {path!r} holds {shortened(value)}, not {wanted.name}")
     names = paths.split("|")
     first = names[0].split(".", maxsplit=1)[0]
     known = list(map(str, record))
@@ -126,7 +126,8 @@ TEXTS = Wanted("a list of texts", lambda value: isinstance(value, list) and all(
 LABEL = Wanted("a label", lambda value: isinstance(value, (str, int)))
 
 
-def _shown(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value as messages show it."""
     shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 

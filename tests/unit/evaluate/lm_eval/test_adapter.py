@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pellucid import checkpoint
-from pellucid.errors import ConfigError
+from pellucid.errors import CheckpointError, ConfigError
 from pellucid.evaluate.documents import Passage, evaluate_documents
 from pellucid.generate import SamplingConfig, generate_text
 from pellucid.runtime.device import choose_device
@@ -236,11 +236,32 @@ def test_the_harness_asks_for_no_template_without_being_told(evaluate, write_tas
         ({"dtype": "int8"}, r"dtype=int8: choose one of"),
         ({"device": "cuda:7"}, r"--device cuda:7: there is no such device"),
         ({"batch_size": "many"}, r"batch_size=many: give a number"),
+        ({"batch_size": 0}, r"batch_size=0: give a number from 1 on, or auto"),
+        ({"max_batch_size": "few"}, r"max_batch_size=few: give a number from 1 on"),
+        ({"batch_tokens": "abc"}, r"model_args: batch_tokens=abc: give a number from 1 on$"),
+        ({"batch_tokens": 0}, r"batch_tokens=0: give"),
+        ({"batch_tokens": True}, r"batch_tokens=True: give"),
+        ({"max_gen_toks": "abc"}, r"max_gen_toks=abc: give a number"),
+        ({"max_gen_toks": 1.5}, r"max_gen_toks=1\.5: give a number"),
+        ({"max_gen_toks": None}, r"max_gen_toks=None: give a number"),
     ],
 )
 def test_words_that_are_not_known_are_refused(checkpoints, words, message):
     with pytest.raises(ConfigError, match=message):
         PellucidLM(str(checkpoints["decoder"]), **words)
+
+
+def test_a_run_may_be_named_by_a_number():
+    with pytest.raises(CheckpointError, match=r"^12: no such run or checkpoint"):
+        PellucidLM.create_from_arg_string("pretrained=12,device=cpu")
+
+
+def test_numbers_may_be_quoted(checkpoints):
+    lm = PellucidLM.create_from_arg_string(
+        f"pretrained={checkpoints['decoder']},device=cpu,batch_tokens='40',max_gen_toks=\"3\""
+    )
+    assert lm.max_gen_toks == 3
+    assert len(ask(lm, "loglikelihood", *[("a question", f" {n}") for n in range(60)])) == 60
 
 
 def test_what_model_args_say_counts_before_the_command_line(checkpoints):

@@ -14,12 +14,13 @@ import torch
 
 from pellucid.errors import ConfigError, DataError
 from pellucid.evaluate.record import TaskEvaluation
-from pellucid.evaluate.tasks import NamedTask, open_task, parse_tasks
+from pellucid.evaluate.tasks import MultipleChoiceTask, NamedTask, open_task, parse_tasks
 from pellucid.evaluate.tasks.run import evaluate_tasks
 from pellucid.model import DecoderConfig, DecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import choose_precision
-from pellucid.tokenizers import ByteTokenizer
+from pellucid.tokenizers import ByteTokenizer, Tokenizer
+from pellucid.tokenizers.char import CharTokenizer
 
 FP32 = choose_precision(
     "fp32", Device("cpu", "for a test", has_bf16=True, can_compile=False, compile_reason="")
@@ -140,6 +141,17 @@ def test_a_folder_is_the_plain_average_of_its_files(model: DecoderLM, tmp_path: 
         assert right == (good > bad)
 
 
+def test_a_folders_tasks_are_named_by_their_files_and_hidden_ones_passed_over(tmp_path: Path):
+    for name in ("a.x.jsonl", "a.y.JSONL.gz", "b.parquet", ".x.jsonl", "._a.x.jsonl", "b.txt"):
+        (tmp_path / name).write_bytes(b"")
+    parts = NamedTask("lambada", open_task("lambada"), tmp_path).parts()
+    assert [(part.name, part.path.name) for part in parts] == [
+        ("lambada/a.x", "a.x.jsonl"),
+        ("lambada/a.y", "a.y.JSONL.gz"),
+        ("lambada/b", "b.parquet"),
+    ]
+
+
 def test_only_so_many_first_items(model: DecoderLM, tmp_path: Path):
     tasks = parse_tasks([f"piqa={write(tmp_path / 'p.jsonl', CHOICES)}"])
     (whole,) = evaluate_tasks(model, TOKENIZER, tasks, FP32)
@@ -244,6 +256,47 @@ def test_files_that_are_none_of_a_task(tmp_path: Path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(DataError, match=r"a\.parquet: broken or truncated Parquet"):
         NamedTask("piqa", task, tmp_path / "a.parquet").items()
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path):
+    for name in ("a.jsonl", "a.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"a\.jsonl and a\.jsonl\.gz would both be piqa/a; remove or rename one"
+    ):
+        NamedTask("piqa", open_task("piqa"), tmp_path).parts()
+
+
+class Deaf(ByteTokenizer):
+    """Makes no ids of é, as a tokenizer with a normalizer may do."""
+
+    def encode(self, text, *, allow_special=False):
+        return super().encode(text.replace("é", ""), allow_special=allow_special)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "fault", "message"),
+    [
+        (TOKENIZER, "a\ud83d", r"byte: character 4 of the text is U\+D83D, half of a surrogate pair.*"),
+        (CharTokenizer("why?abc"), "z", "char: .*'z'.*"),
+        (Deaf(), "é", "request 2: the tokenizer makes no ids of the continuation; there is nothing to score"),
+    ],
+)
+@pytest.mark.parametrize("name", ["own", "own/set"])
+def test_text_without_ids_is_told_with_its_line_before_anything_is_scored(
+    model: DecoderLM, tmp_path: Path, name: str, tokenizer: Tokenizer, fault: str, message: str
+):
+    lists = [["a", "b"], ["b", "c"], ["a", "b", fault, "c"]]
+    path = write(tmp_path / "set.jsonl", [{"ask": "why", "options": options} for options in lists])
+    task = MultipleChoiceTask(context="{ask}", choices="options", label=0, separator="")
+    with pytest.raises(DataError, match=rf"set\.jsonl, line 3: {message} \(task {name}\)$"):
+        evaluate_tasks(
+            model,
+            tokenizer,
+            [NamedTask("own", task, path if name == "own" else tmp_path)],
+            FP32,
+            progress=lambda *_: pytest.fail("something is scored"),
+        )
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,10 @@ def test_nothing_of_an_object_is_reached_but_its_fields():
         ({"context": "{goal!r}"}, "a field is written"),
         ({"context": "{goal:captalize}"}, "no change 'captalize'; did you mean 'capitalize'"),
         ({"clean": [["[", ""]]}, r"clean: '\[' is no regular expression"),
+        ({"clean": [["a{99999999999}", ""]]}, r"'a\{9+\}' is no regular expression"),
+        ({"clean": [["x", "\\1"]]}, r"clean: .* cannot take the place of what 'x' matches: invalid group"),
+        ({"clean": [["x", r"\g<name>"]]}, r"cannot take the place of what 'x' matches: unknown group"),
+        ({"clean": [["x", r"\q"]]}, r"bad escape .*a backslash that is text is written twice"),
         ({"contxt": "x"}, "contxt: there is no such key.*did you mean 'context'"),
     ],
 )
@@ -110,6 +114,20 @@ def test_a_label_is_a_name_a_letter_or_a_number(answer: object, names: list[str]
 def test_a_label_out_of_range_is_refused(answer: object):
     with pytest.raises(DataError, match=r"the label .* means none of the 2 choices \(0 to 1\)"):
         place_of(answer, [], 2, 0)
+
+
+@pytest.mark.parametrize("answer", ["7" * 5000, "-" + "7" * 5000])
+def test_a_label_of_thousands_of_digits_is_refused_and_not_shown_whole(answer: str):
+    with pytest.raises(DataError, match=r"the label '-?7{50,60}… means none of the 2 choices \(0 to 1\)"):
+        place_of(answer, [], 2, 0)
+
+
+def test_what_takes_the_place_may_name_a_group():
+    task = from_tree(
+        CompletionTask,
+        {"context": "{x}", "continuation": "{x}", "clean": [["(?P<a>b)", r"<\1\g<a>>"], ["c", r"\\"]]},
+    )
+    assert task.item({"x": "abc"}).requests[0].context == "a<bb>\\"
 
 
 def test_a_label_that_always_is_the_same_must_be_one_of_the_choices():
