@@ -205,7 +205,7 @@ def _candidates(a: Evaluation, b: Evaluation, names: tuple[str, str], seed: int)
 
 
 def _has_units(text: TextEvaluation) -> bool:
-    return np.count_nonzero(text.units.bytes) > 1 and bool(np.isfinite(text.units.told).all())
+    return bool(np.count_nonzero(text.units.bytes) > 1 and np.isfinite(text.units.told).all())
 
 
 def _of_texts(a: TextEvaluation, b: TextEvaluation, names: tuple[str, str], seed: int) -> _Candidate:

@@ -16,7 +16,7 @@ def wilson(share: float, count: float, level: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf((1 + level) / 2)
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    return 0.0 if share <= 0 else max(0.0, centre - reach), 1.0 if share >= 1 else min(1.0, centre + reach)
 
 
 def tango(gained: float, lost: float, count: float, level: float) -> tuple[float, float]:
