@@ -69,6 +69,7 @@ def ablate(
     """
     from pellucid.experiments.ablation import ablate as run_all
     from pellucid.experiments.ablation import plan_ablation
+    from pellucid.experiments.ablation.ablate import merged, waiting_runs
     from pellucid.experiments.ablation.estimate import estimate_seconds
     from pellucid.experiments.ablation.vary import parse_vary
     from pellucid.report.ablation.write import write_report
@@ -85,15 +86,17 @@ def ablate(
         match=match,
         device=choose_device(device),
     )
-    _show(record, console)
-    seconds = estimate_seconds(record, device=device)
-    console.print(
-        f"about {_duration(seconds)} here, by a few updates of the first cell, and a little for scoring"
-    )
     directory = out or Path("runs/ablations") / _name(preset, varied)
+    record = merged(record, directory)
+    waiting = waiting_runs(record, directory)
+    _show(record, len(waiting), console)
+    seconds = estimate_seconds(record, waiting.values(), device=device)
+    if waiting:
+        how = "" if match == "time" else ", by a few updates of the first cell"
+        console.print(f"about {_duration(seconds)} here, one after another{how}; scoring comes on top")
     if dry_run:
         if json:
-            print_json({**record.to_dict(), "seconds": seconds})
+            print_json({**record.to_dict(), "waiting": len(waiting), "seconds": seconds})
         return 0
     console.print(f"runs go to {directory}/runs; the same command goes on after an interruption", style="dim")
     line = StatusLine(console)
@@ -104,7 +107,7 @@ def ablate(
         console.print(f"failed: {name} (see {directory / 'runs' / name / 'failed.txt'})", style="red")
     if json:
         print_json(
-            {"directory": str(directory), "done": end.done, "failed": list(end.failed), "report": str(page)}
+            {"directory": str(directory), "ended": end.ended, "failed": list(end.failed), "report": str(page)}
         )
     console.print(
         f"report: {page}, {others[0].name}; made anew by: pellucid report {directory}", style="bold"
@@ -127,11 +130,14 @@ def _start(words: list[str], config_file: Path | None, varied: dict[str, tuple[s
 
 
 def _name(preset: str, varied: dict[str, tuple[str, ...]]) -> str:
+    from pellucid.experiments.ablation.vary import cell_names
+
     keys = [key.removesuffix(".kind").rpartition(".")[2] for key in varied if key != "preset"]
-    return "-".join([*(varied.get("preset") or [Path(preset).stem]), *keys])
+    presets = cell_names([{"preset": name} for name in varied.get("preset", (preset,))])
+    return "-".join([*presets, *keys])
 
 
-def _show(record: AblationRecord, console: Console) -> None:
+def _show(record: AblationRecord, waiting: int, console: Console) -> None:
     """The runs and what they cost, before anything is spent."""
     width = max(len(cell.name) for cell in record.cells)
     for number, cell in enumerate(record.cells):
@@ -149,7 +155,7 @@ def _show(record: AblationRecord, console: Console) -> None:
 def _words(now: Progress) -> str:
     left = "" if now.left_s is None else f", about {_duration(now.left_s)} left"
     failed = f", {len(now.failed)} failed" if now.failed else ""
-    return f"{now.done} of {now.total} runs{failed}{left} · {' · '.join(now.running)}"
+    return f"{now.ended} of {now.total} runs{failed}{left} · {' · '.join(now.running)}"
 
 
 def _duration(seconds: float) -> str:

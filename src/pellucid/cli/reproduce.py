@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from pellucid.cli.options import DeviceName, Json, print_json
-from pellucid.errors import ConfigError
 from pellucid.runtime.console import message_console
 
 if TYPE_CHECKING:
@@ -54,10 +53,6 @@ def reproduce(
     directory = run or Path("runs") / f"reproduce-{recipe.stem}"
     if found.status == "not run here" and not anyway:
         return _plan(found, device, console, json)
-    if not found.expected:
-        raise ConfigError(
-            f"{recipe}: has targets alone, and nothing to check; train it: pellucid train {found.preset}"
-        )
     signal = train_recipe(found, directory, device=device, console=console)
     if signal is not None:
         console.print(f"saved; go on with: pellucid reproduce {recipe} --run {directory}", style="bold")
@@ -104,5 +99,6 @@ def _judge(checked: list[Checked], directory: Path, json: bool) -> int:
         out = Console(highlight=False, markup=False, soft_wrap=True)
         for one in checked:
             word = "as expected" if one.holds else "NOT as expected"
-            out.print(f"{word}: found {one.found:.4f}; {one.expected}", style="green" if one.holds else "red")
+            number = "no finite number" if one.found is None else f"{one.found:.4f}"
+            out.print(f"{word}: found {number}; {one.expected}", style="green" if one.holds else "red")
     return 0 if holds else 1

@@ -14,13 +14,19 @@ from pellucid.errors import ConfigError, DataError
 from pellucid.presets import run_preset
 from pellucid.train import resume, train
 from pellucid.train.config import RunConfig
-from pellucid.train.run_files import CONFIG, METRICS, read_facts
+from pellucid.train.opening import open_data
+from pellucid.train.run_files import CONFIG, METRICS, is_complete, read_facts
+from pellucid.train.rundir import RunDirectory
 
 METRIC_NAMES = {
     "val_loss": "validation loss (nats a token)",
     "perplexity": "validation perplexity",
     "bits_per_byte": "validation bits/byte",
 }
+
+
+_OF_NO_NUMBER = ("run.", "data.path", "train.sample_", "train.checkpoint_every", "train.keep_checkpoints")
+"""Keys that may differ between a recipe and a run of it; the data is told by its fingerprint, not by its path."""
 
 
 class Expectation(Config):
@@ -69,17 +75,15 @@ class Recipe(Config):
     """`measured`: the bands below were seen by us. `not run here`: they are aims, and nobody promises them."""
     provenance: str
     """Where the numbers come from: machine, date, how many runs."""
-    expected: tuple[Expectation, ...] = ()
+    expected: tuple[Expectation, ...]
     target: tuple[Target, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not self.expected and not self.target:
+        if not self.expected:
             raise ValueError(
                 "expected: a recipe without an expectation has nothing to check; give [[expected]]"
             )
-        if self.status == "measured" and self.target:
-            raise ValueError("target: is for what was not run here; what was measured is [[expected]]")
         return self
 
     def config(self) -> RunConfig:
@@ -106,7 +110,8 @@ class Checked:
     """One expectation beside what was found."""
 
     expected: str
-    found: float
+    found: float | None
+    """None where the run's number was not finite."""
     holds: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def reproduce(
     """
     if (run / CONFIG).is_file():
         require_same_run(recipe, run)
-        if _is_complete(run):
+        if is_complete(run):
             return None
         return resume(run, [], device=device, console=console).signal
     config = recipe.config()
@@ -131,17 +136,24 @@ def reproduce(
 
 
 def require_same_run(recipe: Recipe, run: Path) -> None:
-    """Raise ConfigError unless the run in the directory was trained as the recipe says.
+    """Raise ConfigError unless the run in the directory was trained as the recipe says, on its data.
 
-    What a plan fills in for the machine (micro-batch, precision, compilation, …) is not part of a recipe.
+    What a plan fills in for the machine (micro-batch, precision, compilation, …) is not part of a recipe, nor is what
+    the run writes on its way.
     """
-    wanted, found = to_tree(recipe.config()), read_toml(run / CONFIG)
+    config = recipe.config()
+    wanted, found = to_tree(config), read_toml(run / CONFIG)
     lines = differences(wanted, _like(wanted, found))
-    if faults := [
-        line for line in lines if not line.startswith(("run.", "data.path")) and ": auto →" not in line
-    ]:
-        lines = "\n".join(f"  {line}" for line in faults)
-        raise ConfigError(f"{run}: was not trained by this recipe\n{lines}")
+    faults = [line for line in lines if not line.startswith(_OF_NO_NUMBER) and ": auto →" not in line]
+    trained_on, expected = (
+        RunDirectory(run).read_environment().get("data"),
+        open_data(config).shards.fingerprint,
+    )
+    if trained_on != expected:
+        faults.append(f"data: {expected[:12]} → {str(trained_on)[:12]}")
+    if faults:
+        told = "\n".join(f"  {line}" for line in faults)
+        raise ConfigError(f"{run}: was not trained by this recipe\n{told}")
 
 
 def check(recipe: Recipe, run: Path) -> list[Checked]:
@@ -153,14 +165,9 @@ def check(recipe: Recipe, run: Path) -> list[Checked]:
             raise DataError(
                 f"{run}: has no evaluation after {expected.after_steps:,} steps; is the run complete?"
             )
-        value = float(found[expected.after_steps][expected.metric])
-        checked.append(Checked(str(expected), value, expected.holds(value)))
+        value: float | None = found[expected.after_steps][expected.metric]
+        checked.append(Checked(str(expected), value, value is not None and expected.holds(value)))
     return checked
-
-
-def _is_complete(run: Path) -> bool:
-    facts = list(read_facts(run / METRICS))
-    return bool(facts) and facts[-1]["event"] == "end" and facts[-1]["reason"] != "interrupted"
 
 
 def _like(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pellucid.errors import ResumeError, StorageError
 from pellucid.runtime.files import remove_leftovers, require_writable, storage_errors, write_atomic
 from pellucid.runtime.processor import cpu_features, cpu_name
 from pellucid.train.config import RunConfig
-from pellucid.train.run_files import CONFIG, ENVIRONMENT, PASSPORT
+from pellucid.train.run_files import CONFIG, ENVIRONMENT, LOCK, PASSPORT
 
 RUNS = Path("runs")
 
@@ -71,7 +71,7 @@ class RunDirectory:
 
         Removes what a killed process was writing. Raises ResumeError while another process holds it.
         """
-        lock = FileLock(self.file(".lock"))
+        lock = FileLock(self.file(LOCK))
         with storage_errors(self.path):
             try:
                 lock.acquire(timeout=0)
@@ -84,7 +84,7 @@ class RunDirectory:
             yield
         finally:
             with suppress(OSError):
-                self.file(".lock").unlink()
+                self.file(LOCK).unlink()
             lock.release()
 
     def file(self, name: str) -> Path:

@@ -37,7 +37,7 @@ def recipe(tmp_path: Path, *expected: tuple[int, float]) -> Path:
 def test_every_recipe_that_is_shipped_can_be_read_and_planned(path: Path):
     found = read_recipe(path)
     assert found.config().train.lr > 0
-    assert (found.status == "measured") == bool(found.expected)
+    assert found.expected
 
 
 def test_the_full_mode_states_its_targets_and_what_it_costs(capsys):
@@ -45,7 +45,7 @@ def test_the_full_mode_states_its_targets_and_what_it_costs(capsys):
     said = capsys.readouterr().err
     for words in (
         "not run here",
-        "perplexity below 35",
+        "validation perplexity < 35 after 100,000 steps",
         "LAMBADA: 45 to 50 %",
         "1.12e+19 for the run",
         "memory in all",
@@ -77,6 +77,38 @@ def test_a_recipe_is_run_checked_and_not_run_again(tmp_path: Path, capsys):
     assert "train.lr: 0.5 → 0.003" in capsys.readouterr().err
 
 
+def test_what_was_not_run_here_is_trained_when_asked_for(tmp_path: Path, capsys):
+    path, run = recipe(tmp_path, (4, 5.5)), tmp_path / "run"
+    path.write_text(path.read_text().replace('"measured"', '"not run here"'))
+    assert main(["reproduce", str(path), "--run", str(run), "--json"]) == 0
+    assert not run.exists()
+    assert '"flops":' in capsys.readouterr().out
+    assert main(["reproduce", str(path), "--run", str(run), "--anyway"]) == 0
+    assert "as expected: found 5." in capsys.readouterr().out
+
+
+def test_a_run_on_other_data_is_not_the_recipes(tmp_path: Path, corpus: Path, capsys):
+    path, run = recipe(tmp_path, (4, 5.5)), tmp_path / "run"
+    words = ["train.steps=4", "train.eval_every=2", "train.checkpoint_every=4"]
+    assert (
+        main(["train", "debug", *words, "train.sample_tokens=3", f"data.path={corpus}", f"run.dir={run}"])
+        == 0
+    )
+    capsys.readouterr()
+    assert main(["reproduce", str(path), "--run", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "was not trained by this recipe\n  data: " in said
+    assert "train.sample_tokens: " not in said
+
+
+def test_a_number_that_is_not_finite_is_not_as_expected(tmp_path: Path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text('{"event": "evaluation", "step": 4, "val_loss": null}\n')
+    (checked,) = check(read_recipe(recipe(tmp_path, (4, 5.5))), run)
+    assert (checked.found, checked.holds) == (None, False)
+
+
 def test_a_run_without_the_evaluation_is_named(tmp_path: Path):
     run = tmp_path / "run"
     run.mkdir()
@@ -89,7 +121,7 @@ def test_a_run_without_the_evaluation_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (TINY, "nothing to check"),
+        (TINY, "expected"),
         (TINY + EXPECTED.format(step=3, value=1), "no evaluation is due there"),
         (TINY + EXPECTED.format(step=6, value=1), "no evaluation is due there"),
         (TINY + '[[expected]]\nmetric = "val_los"\nafter_steps = 4\nbelow = 3.0\n', "val_loss"),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from pellucid.config import differences, to_toml, to_tree
+from filelock import FileLock, Timeout
+
+from pellucid.config import differences, read_toml, to_toml, to_tree
 from pellucid.errors import ConfigError
 from pellucid.experiments.ablation.planning import cell_config
-from pellucid.experiments.ablation.running import Children, is_finished, run_one
-from pellucid.report.ablation.record import ABLATION, FAILED, RUNS, AblationRecord
+from pellucid.experiments.ablation.running import Children, is_finished, run_one, signals_stop
+from pellucid.report.ablation.record import ABLATION, FAILED, RUNS, AblationRecord, Cell
 from pellucid.runtime.files import require_writable, write_atomic
+from pellucid.train.run_files import LOCK
 
 CONFIGS, LOGS = "configs", "logs"
 
@@ -23,14 +25,14 @@ CONFIGS, LOGS = "configs", "logs"
 class Progress:
     """How far an ablation has come."""
 
-    done: int
-    """Finished runs, those found finished among them."""
+    ended: int
+    """Runs that have come to an end, failed ones and those that were found finished among them."""
     total: int
     failed: tuple[str, ...]
     running: tuple[str, ...]
     """Runs under way, each with what it says of itself."""
     left_s: float | None
-    """Seconds that the rest will take at the pace so far; None before the first run is done."""
+    """Seconds that the rest will take at the pace so far; None before the first run has ended."""
 
 
 def ablate(
@@ -44,25 +46,89 @@ def ablate(
     """Train and score every run of the plan that is not finished yet; returns how it ended.
 
     Runs are processes of their own, `jobs` at a time, which share the machine's threads: speed and memory are
-    a run's own, and one that fails is noted and stops no other. Ctrl-C lets each save what it has; the same
-    call later goes on from there. Raises ConfigError where the directory holds another ablation.
+    a run's own, and one that fails is noted and stops no other. Ctrl-C and SIGTERM let each save what it has; the
+    same call later goes on from there. Raises ConfigError where the directory holds another ablation, or another
+    process runs this one.
     """
-    record = _laid_down(record, directory)
-    # Seed after seed, so that an ablation cut short has whole rows to compare.
-    runs = {
-        record.run_directory(directory, cell, seed): (directory / CONFIGS / f"{cell.name}.toml", seed)
+    record = merged(record, directory)
+    for folder in (CONFIGS, RUNS, LOGS):
+        require_writable(directory / folder)
+    try:
+        with FileLock(directory / LOCK, timeout=0):
+            _lay_down(record, directory)
+            with signals_stop():
+                return _run_all(record, directory, jobs, device, progress)
+    except Timeout:
+        raise ConfigError(
+            f"{directory}: another process runs this ablation; wait for it, or stop it"
+        ) from None
+
+
+def merged(record: AblationRecord, directory: Path) -> AblationRecord:
+    """The plan with the seeds of the one that the directory holds, which must be the same in all else.
+
+    Raises ConfigError, with the differences, for another plan, and for one whose preset or file has changed since.
+    """
+    if not (directory / ABLATION).exists():
+        return record
+    earlier = AblationRecord.read(directory)
+    more = max(earlier.seeds, record.seeds, key=len)
+    before, now = (
+        to_tree(plan.model_copy(update={"seeds": more, "created": ""})) for plan in (earlier, record)
+    )
+    old, new = ({cell["name"]: cell for cell in tree.pop("cells")} for tree in (before, now))
+    lines = differences(before, now) or differences(old, new)
+    for cell in record.cells if not lines else ():
+        if (config := directory / CONFIGS / f"{cell.name}.toml").exists():
+            lines += differences(read_toml(config), to_tree(cell_config(record, cell)), f"{cell.name}: ")
+    if lines:
+        told = "\n".join(f"  {line}" for line in lines)
+        raise ConfigError(f"{directory}: holds another ablation; choose another --out\n{told}")
+    return earlier.model_copy(update={"seeds": more})
+
+
+def runs_of(record: AblationRecord, directory: Path) -> dict[Path, tuple[Cell, int]]:
+    """Every run's directory, seed after seed, so that an ablation cut short has whole rows to compare."""
+    return {
+        record.run_directory(directory, cell, seed): (cell, seed)
         for seed in record.seeds
         for cell in record.cells
     }
-    waiting = [run for run in runs if not is_finished(run)]
-    pace = _Pace(len(runs), len(runs) - len(waiting), progress)
-    with (
-        Children(threads=max(1, (os.cpu_count() or 1) // jobs)) as children,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
+
+
+def waiting_runs(record: AblationRecord, directory: Path) -> dict[Path, tuple[Cell, int]]:
+    """Those that are not trained and scored yet."""
+    return {run: of for run, of in runs_of(record, directory).items() if not is_finished(run)}
+
+
+def _lay_down(record: AblationRecord, directory: Path) -> None:
+    for cell in record.cells:
+        write_atomic(directory / CONFIGS / f"{cell.name}.toml", to_toml(cell_config(record, cell)))
+    record.write(directory)
+
+
+def _run_all(
+    record: AblationRecord,
+    directory: Path,
+    jobs: int,
+    device: str | None,
+    progress: Callable[[Progress], None] | None,
+) -> Progress:
+    waiting: Mapping[Path, tuple[Cell, int]] = waiting_runs(record, directory)
+    total = len(record.cells) * len(record.seeds)
+    pace = _Pace(total, total - len(waiting), progress)
+    with Children(jobs) as children, ThreadPoolExecutor(jobs) as pool:
         under_way = {
-            pool.submit(run_one, children, run, *runs[run], directory / LOGS / f"{run.name}.txt", device): run
-            for run in waiting
+            pool.submit(
+                run_one,
+                children,
+                run,
+                directory / CONFIGS / f"{cell.name}.toml",
+                seed,
+                directory / LOGS / f"{run.name}.txt",
+                device,
+            ): run
+            for run, (cell, seed) in waiting.items()
         }
         try:
             while under_way:
@@ -79,44 +145,22 @@ def ablate(
     return pace.now(())
 
 
-def _laid_down(record: AblationRecord, directory: Path) -> AblationRecord:
-    """Write the plan and its configs. One that is there already must be the same, but for more seeds."""
-    if (directory / ABLATION).exists():
-        earlier = AblationRecord.read(directory)
-        more = max(earlier.seeds, record.seeds, key=len)
-        before, now = (
-            to_tree(plan.model_copy(update={"seeds": more, "created": ""})) for plan in (earlier, record)
-        )
-        old, new = ({cell["name"]: cell for cell in tree.pop("cells")} for tree in (before, now))
-        if lines := differences(before, now) or differences(old, new):
-            told = "\n".join(f"  {line}" for line in lines)
-            raise ConfigError(f"{directory}: holds another ablation; choose another --out\n{told}")
-        record = earlier.model_copy(update={"seeds": more})
-    for folder in (CONFIGS, RUNS, LOGS):
-        require_writable(directory / folder)
-    for cell in record.cells:
-        write_atomic(directory / CONFIGS / f"{cell.name}.toml", to_toml(cell_config(record, cell)))
-    record.write(directory)
-    return record
-
-
 class _Pace:
     """Counts runs and guesses how long the rest will take."""
 
     def __init__(self, total: int, found: int, progress: Callable[[Progress], None] | None) -> None:
-        self._total, self._found, self._done, self._failed = total, found, 0, list[str]()
+        self._total, self._found, self._ended, self._failed = total, found, 0, list[str]()
         self._began, self._progress = time.monotonic(), progress
 
     def ended(self, run: Path) -> None:
-        self._done += 1
+        self._ended += 1
         if (run / FAILED).exists():
             self._failed.append(run.name)
 
     def now(self, running: tuple[str, ...]) -> Progress:
-        done = self._found + self._done
-        elapsed = time.monotonic() - self._began
-        left = elapsed / self._done * (self._total - done) if self._done else None
-        return Progress(done, self._total, tuple(self._failed), running, left)
+        ended, elapsed = self._found + self._ended, time.monotonic() - self._began
+        left = elapsed / self._ended * (self._total - ended) if self._ended else None
+        return Progress(ended, self._total, tuple(self._failed), running, left)
 
     def tell(self, running: tuple[str, ...]) -> None:
         if self._progress is not None:

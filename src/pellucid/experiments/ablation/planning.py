@@ -9,7 +9,7 @@ from pathlib import Path
 from pellucid.config import Tree, from_tree, override, read_toml, to_tree
 from pellucid.errors import ConfigError
 from pellucid.experiments.ablation.vary import PRESET, cell_names, combinations
-from pellucid.presets import run_preset
+from pellucid.presets import MODELS, RUNS, run_preset
 from pellucid.report.ablation.record import AblationRecord, Cell, Match, Scalar
 from pellucid.runtime.device import Device
 from pellucid.train.config import RunConfig
@@ -69,7 +69,8 @@ def plan_ablation(
 def start_of(preset: str, values: Mapping[str, Scalar]) -> Tree:
     """The config that a cell starts from. Raises ConfigError where there is no such preset or file."""
     name = str(values.get(PRESET, preset))
-    return read_toml(Path(name)) if name.endswith(".toml") else to_tree(run_preset(name))
+    is_file = name.endswith(".toml") or (name not in RUNS | MODELS and Path(name).is_file())
+    return read_toml(Path(name)) if is_file else to_tree(run_preset(name))
 
 
 def cell_config(record: AblationRecord, cell: Cell) -> RunConfig:
@@ -93,6 +94,16 @@ class _Matching:
         varied = [f"{key}={value}" for key, value in values.items() if key != PRESET]
         kinds = [word for word in varied if word.partition("=")[0].endswith("kind")]
         self.words = [*kinds, *overrides, *(word for word in varied if word not in kinds)]
+        has_clock = override(tree, self.words).get("train", {}).get("max_seconds") is not None
+        if match == "time":
+            if not has_clock:
+                raise ConfigError("--match time: say how long with train.max_seconds=SECONDS")
+            self.words += ["train.steps=", "train.tokens=", "train.epochs="]  # the clock alone ends a run
+        elif has_clock:
+            raise ConfigError(
+                f"--match {match}: train.max_seconds may end a run before the others; take it out with "
+                "train.max_seconds= and give train.steps, or match time"
+            )
         self.cost = self._count(self.words)
 
     def matched(self, name: str, wanted: Cost) -> Cell:
@@ -102,8 +113,6 @@ class _Matching:
         elif self.match == "params":
             words, cost = self._same_parameters(wanted)
         train = from_tree(RunConfig, override(self.tree, words)).train
-        if self.match == "time" and train.max_seconds is None:
-            raise ConfigError("--match time: say how long with train.max_seconds=SECONDS")
         return Cell(
             name=name,
             values=dict(self.values),
@@ -118,10 +127,9 @@ class _Matching:
         return estimate_cost(from_tree(RunConfig, override(self.tree, words)), self.device)
 
     def _same_flops(self, wanted: Cost) -> tuple[list[str], Cost]:
-        if wanted.flops is None or self.cost.flops is None or self.cost.steps is None:
-            raise ConfigError(
-                "--match flops: the run ends by the clock; give train.steps, and no train.max_seconds"
-            )
+        assert wanted.flops
+        assert self.cost.flops
+        assert self.cost.steps
         steps = max(1, round(wanted.flops / (self.cost.flops / self.cost.steps)))
         if steps == self.cost.steps:
             return self.words, self.cost

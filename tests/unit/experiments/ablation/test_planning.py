@@ -56,13 +56,17 @@ def test_parameters_that_cannot_be_made_equal_are_said():
         plan({"model.feed_forward.d_ff": ("64", "128")}, match="params")
 
 
-def test_equal_time_needs_to_know_how_long():
+def test_equal_time_needs_to_know_how_long_and_nothing_else_ends_a_run():
     with pytest.raises(ConfigError, match=r"train.max_seconds=SECONDS"):
         plan(FEED_FORWARD, match="time")
-    record = plan(FEED_FORWARD, "train.steps=", "train.max_seconds=5", match="time")
+    record = plan(FEED_FORWARD, "train.max_seconds=5", match="time")  # the preset's 40 steps are taken out
     assert [(cell.steps, cell.flops, cell.max_seconds) for cell in record.cells] == [(None, None, 5.0)] * 3
-    with pytest.raises(ConfigError, match=r"ends by the clock"):
-        plan(FEED_FORWARD, "train.steps=", "train.max_seconds=5", match="flops")
+
+
+@pytest.mark.parametrize("match", ["flops", "steps", "params"])
+def test_a_clock_that_may_end_a_run_early_is_no_equal_budget(match: str):
+    with pytest.raises(ConfigError, match=r"train.max_seconds may end a run before the others"):
+        plan(FEED_FORWARD, "train.max_seconds=5", match=match)
 
 
 def test_an_override_below_a_varied_kind_is_kept():
