@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 _FEWEST_DRAWN = 5
 """Of fewer units, one draw in twenty or more is of one unit alone, which has no spread: Student's t serves them."""
-_MOST_DRAWN = 10_000
+_MOST_DRAWN = 5000
 """Of more units the quantiles are those of the normal distribution, as near as draws can tell."""
 _ROUNDING = 1e-12
 _CHUNK_WEIGHTS = 1 << 20
@@ -47,7 +47,7 @@ def ratio_interval(
     i over 1 - its share of the denominators), since a long document draws the ratio to itself. Where no numerator is
     negative, all of it is done with log r, which is less skewed.
 
-    Fewer than five units have Student's t in place of q, more than 10,000 the normal distribution's quantile. Where
+    Fewer than five units have Student's t in place of q, more than 5,000 the normal distribution's quantile. Where
     so few units differ from the rest that most draws have none of them, and no spread, it is Student's t with
     (Σe²)² / Σe⁴ degrees of freedom, so that the bounds are finite. Zeros and ones over ones need no draws: Wilson's
     interval. Which methods covered less is in docs/experiments.md.
