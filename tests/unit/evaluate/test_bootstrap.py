@@ -246,7 +246,7 @@ def test_one_unit_that_differs_from_all_others_has_finite_bounds(interval) -> No
 @pytest.mark.parametrize(("shape", "is_difference"), [(lognormal_documents, False), (paired, True)])
 def test_many_units_need_no_draws(shape, is_difference: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the draws give for so many is the closed form, give or take how well 2,000 draws know a quantile."""
-    tops, bottoms, _ = shape(np.random.default_rng(0), (1, 6000), 1.0)
+    tops, bottoms, _ = shape(np.random.default_rng(0), (1, 12_000), 1.0)
     closed = studentised(tops, bottoms, is_difference=is_difference)
     monkeypatch.setattr("pellucid.evaluate.bootstrap._MOST_DRAWN", 20_000)
     drawn = studentised(tops, bottoms, is_difference=is_difference)
