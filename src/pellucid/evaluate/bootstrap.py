@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 _FEWEST_DRAWN = 5
 """Of fewer units, one draw in twenty or more is of one unit alone, which has no spread: Student's t serves them."""
 _MOST_DRAWN = 5000
-"""Of more units the quantiles are those of the normal distribution: at 5,000 they cover 94 to 95 % on the tests' shapes."""
+"""Of more units the quantiles are those of the normal distribution; at 5,000 they cover 94 to 95 %."""
 _ROUNDING = 1e-12
 _CHUNK_WEIGHTS = 1 << 20
 """Weights of resampled units in memory at once."""
