@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from pellucid.errors import ConfigError
 from pellucid.presets import RUNS, listing, run_preset
+from pellucid.runtime.strict_json import to_json
 
 if TYPE_CHECKING:
     from pellucid.train.config import RunConfig
@@ -108,6 +108,6 @@ def run_config(
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """One JSON object as one line of standard output."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    """One JSON object as one line of standard output; null for what is not finite."""
+    sys.stdout.write(to_json(value) + "\n")
     sys.stdout.flush()

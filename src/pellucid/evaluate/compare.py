@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pellucid.errors import DataError
-from pellucid.evaluate.bootstrap import ratio_interval
+from pellucid.evaluate.bootstrap import difference_interval, ratio_interval
 from pellucid.evaluate.interval import Interval
-from pellucid.evaluate.record import Evaluation, TaskEvaluation, TextEvaluation
+from pellucid.evaluate.items import apart, item_difference, item_interval
+from pellucid.evaluate.record import Evaluation, TaskEvaluation, TextEvaluation, can_tell
 
 CONTAMINATED = 0.05
 """Share of a text's spans in a model's training text above which its score on that text is not believed."""
+WRONG = 0.05
+"""How often a comparison may call a chance difference anything else, all of its verdicts together."""
+_DRAWS_BEYOND = 40
+_MOST_DRAWS = 50_000_000
+"""Of units, all draws of a bootstrap together."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,12 @@ class Difference:
     @property
     def better(self) -> str | None:
         """The better model; None where the interval holds 0."""
-        if self.interval.low <= 0 <= self.interval.high:
+        if not (self.interval.low > 0 or self.interval.high < 0):
             return None
-        return self.second if (self.interval.value < 0) == self.lower_is_better else self.first
+        return self.second if (self.interval.high < 0) == self.lower_is_better else self.first
 
     def __str__(self) -> str:
-        by = f"{abs(self.interval.value):.4f} ± {self.interval.half:.4f} {self.metric}"
+        by = f"{_amount(self.interval)} {self.metric}"
         if self.better is None:
             return f"{self.second} and {self.first} cannot be told apart: they differ by {by}"
         worse = self.first if self.better == self.second else self.second
@@ -62,9 +67,15 @@ class Comparison:
     cautions: tuple[str, ...]
     """What a reader of the numbers has to know."""
 
+    @property
+    def level(self) -> float:
+        """Of each difference's interval."""
+        return self.differences[0].interval.level
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "models": list(self.models),
+            "level": self.level,
             "differences": [each.to_dict() for each in self.differences],
             "cautions": list(self.cautions),
         }
@@ -74,8 +85,10 @@ def compare(evaluations: Sequence[Evaluation], *, force: bool = False, seed: int
     """The paired differences of all others from the first, over the texts and tasks that all have in common.
 
     Texts compare in bits per byte, whatever the tokenizers; tasks in each of their metrics. Documents (blocks, items)
-    are resampled in pairs: what makes one hard for both models is no noise in their difference. What would be unfair,
-    and why, is in the DataError raised; `force` makes it a caution, and what cannot be paired is compared unpaired.
+    are resampled in pairs: what makes one hard for both models is no noise in their difference. All intervals are
+    widened (Bonferroni), so that all verdicts together are wrong in no more than 5 % of comparisons. What would be
+    unfair, and why, is in the DataError raised; `force` makes it a caution, and what cannot be paired is compared
+    unpaired.
     """
     if len(evaluations) < 2:
         raise DataError("a comparison wants at least two models")
@@ -86,11 +99,10 @@ def compare(evaluations: Sequence[Evaluation], *, force: bool = False, seed: int
             "this would not be a fair comparison (--force makes it all the same):\n" + _listed(unfair)
         )
     names = _names(evaluations)
-    level = 1 - 0.05 / (len(evaluations) - 1)
     found = [
-        difference
+        candidate
         for name, other in zip(names[1:], evaluations[1:], strict=True)
-        for difference in _differences(evaluations[0], other, (names[0], name), level, seed)
+        for candidate in _candidates(evaluations[0], other, (names[0], name), seed)
     ]
     if not found:
         raise DataError(
@@ -100,25 +112,42 @@ def compare(evaluations: Sequence[Evaluation], *, force: bool = False, seed: int
                 or ["what they have in common is too little for an interval; name a longer text with --data"]
             )
         )
-    return Comparison(tuple(names), tuple(found), (*unfair, *_cautions(evaluations)))
+    level = 1 - WRONG / len(found)
+    differences = tuple(each.about(each.measure(level)) for each in found)
+    return Comparison(tuple(names), differences, tuple(dict.fromkeys((*unfair, *_cautions(evaluations)))))
 
 
 def obstacles(first: Evaluation, second: Evaluation) -> list[str]:
     """Why two evaluations do not compare; empty where they do."""
     pairs = list(_text_pairs(first, second))
     lines = [line for a, b in pairs if (line := _mismatch(a, b, second.model)) is not None]
-    tasks = {task.task: task for task in second.tasks}
-    for task in first.tasks:
-        other = tasks.get(task.task)
-        if other is not None and other.file_sha256 != task.file_sha256:
-            lines.append(f"{task.task}: {second.model} was measured on another file than {first.model}")
-        elif other is not None and other.items != task.items:
-            lines.append(
-                f"{task.task}: {second.model} has {other.items:,} items and {first.model} {task.items:,}"
-            )
-    if not pairs and not any(task.task in tasks for task in first.tasks):
+    lines += [line for evaluation in (first, second) for line in _twice(evaluation)]
+    of_both = list(_task_pairs(first, second))
+    for a, b in of_both:
+        if a.file_sha256 != b.file_sha256:
+            lines.append(f"{a.task}: {second.model} was measured on another file than {first.model}")
+        elif a.items != b.items:
+            lines.append(f"{a.task}: {second.model} has {b.items:,} items and {first.model} {a.items:,}")
+        elif a.parts != b.parts:
+            lines.append(f"{a.task}: {second.model} has other parts than {first.model}")
+    if not pairs and not of_both:
         lines.append(f"{second.model} was measured on nothing that {first.model} was measured on")
     return lines
+
+
+def _twice(evaluation: Evaluation) -> Iterator[str]:
+    names = [task.task for task in evaluation.tasks]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            yield f"{name}: {evaluation.model} has {names.count(name)} tasks of this name; give each file its own"
+
+
+def _task_pairs(first: Evaluation, second: Evaluation) -> Iterator[tuple[TaskEvaluation, TaskEvaluation]]:
+    """Tasks of one name; of several, the first of each."""
+    ours, theirs = ({task.task: task for task in reversed(each.tasks)} for each in (first, second))
+    for name in dict.fromkeys(task.task for task in first.tasks):
+        if name in theirs:
+            yield ours[name], theirs[name]
 
 
 def _text_pairs(first: Evaluation, second: Evaluation) -> Iterator[tuple[TextEvaluation, TextEvaluation]]:
@@ -156,72 +185,103 @@ def _contamination(evaluation: Evaluation) -> Iterator[str]:
             )
 
 
-def _differences(
-    a: Evaluation, b: Evaluation, names: tuple[str, str], level: float, seed: int
-) -> Iterator[Difference]:
+@dataclass(frozen=True)
+class _Candidate:
+    """A difference whose interval waits until the number of them, and with it the level, is known."""
+
+    measure: Callable[[float], Interval]
+    about: Callable[[Interval], Difference]
+
+
+def _candidates(a: Evaluation, b: Evaluation, names: tuple[str, str], seed: int) -> Iterator[_Candidate]:
+    """All differences that can be told at all."""
     for ours, theirs in _text_pairs(a, b):
-        found = _of_texts(ours, theirs, level, seed)
-        if found is not None:
-            yield Difference(
-                ours.data,
-                "bits/byte",
-                *names,
-                found,
-                lower_is_better=True,
-                units=ours.counted_units,
-                is_paired=_is_paired(ours, theirs),
-            )
-    others = {task.task: task for task in b.tasks}
-    for task in a.tasks:
-        if task.task in others:
-            yield from _of_tasks(task, others[task.task], names, level, seed)
+        if _has_units(ours) and _has_units(theirs):
+            yield _of_texts(ours, theirs, names, seed)
+    for task, other in _task_pairs(a, b):
+        for metric in (name for name in task.metrics if name in other.metrics):
+            if all(can_tell(each.metrics[metric], each.parts) for each in (task, other)):
+                yield _of_tasks(task, other, metric, names, seed)
 
 
-def _of_texts(a: TextEvaluation, b: TextEvaluation, level: float, seed: int) -> Interval | None:
+def _has_units(text: TextEvaluation) -> bool:
+    return bool(np.count_nonzero(text.units.bytes) > 1 and np.isfinite(text.units.told).all())
+
+
+def _of_texts(a: TextEvaluation, b: TextEvaluation, names: tuple[str, str], seed: int) -> _Candidate:
     (first, second), sizes = ([t.units.told / math.log(2) for t in (a, b)], [t.units.bytes for t in (a, b)])
-    if _is_paired(a, b):
-        return _over_units(second - first, sizes[0], level, seed)
-    return _apart(_over_units(first, sizes[0], level, seed), _over_units(second, sizes[1], level, seed))
+    is_paired = _is_paired(a, b)
+
+    def measure(level: float) -> Interval:
+        draws = _draws(level, max(map(len, sizes)))
+        if is_paired:
+            return difference_interval(second - first, sizes[0], level=level, replicates=draws, seed=seed)
+        ours, theirs = (
+            ratio_interval(told, size, level=level, replicates=draws, seed=seed)
+            for told, size in zip((first, second), sizes, strict=True)
+        )
+        return apart(ours, theirs)
+
+    def about(interval: Interval) -> Difference:
+        return Difference(
+            a.data,
+            "bits/byte",
+            *names,
+            interval,
+            lower_is_better=True,
+            units=a.counted_units,
+            is_paired=is_paired,
+        )
+
+    return _Candidate(measure, about)
 
 
 def _of_tasks(
-    a: TaskEvaluation, b: TaskEvaluation, names: tuple[str, str], level: float, seed: int
-) -> Iterator[Difference]:
-    is_paired = a.file_sha256 == b.file_sha256 and a.items == b.items
-    for metric in (name for name in a.metrics if name in b.metrics):
-        first, second, ones = a.metrics[metric], b.metrics[metric], [np.ones(task.items) for task in (a, b)]
+    a: TaskEvaluation, b: TaskEvaluation, metric: str, names: tuple[str, str], seed: int
+) -> _Candidate:
+    is_paired = a.file_sha256 == b.file_sha256 and a.items == b.items and a.parts == b.parts
+    is_loss = a.summaries[metric] == "perplexity"
+    first, second = a.metrics[metric], b.metrics[metric]
+
+    def measure(level: float) -> Interval:
         if is_paired:
-            found = _over_units(second - first, ones[0], level, seed)
-        else:
-            found = _apart(
-                _over_units(first, ones[0], level, seed), _over_units(second, ones[1], level, seed)
-            )
-        if found is not None:
-            is_loss = a.summaries[metric] == "perplexity"
-            yield Difference(
-                a.task,
-                "nats an item" if is_loss else metric,
-                *names,
-                found,
-                lower_is_better=is_loss,
-                units=f"{a.items:,} items",
-                is_paired=is_paired,
-            )
+            draws = _draws(level, a.items)
+            return item_difference(first, second, a.parts, level=level, replicates=draws, seed=seed)
+        return apart(item_interval(first, a.parts, level=level), item_interval(second, b.parts, level=level))
+
+    def about(interval: Interval) -> Difference:
+        return Difference(
+            a.task,
+            "nats an item" if is_loss else metric,
+            *names,
+            interval,
+            lower_is_better=is_loss,
+            units=f"{a.items:,} items" + (f" in {len(a.parts)} parts" if a.parts else ""),
+            is_paired=is_paired,
+        )
+
+    return _Candidate(measure, about)
 
 
-def _over_units(tops: NDArray[Any], bottoms: NDArray[Any], level: float, seed: int) -> Interval | None:
-    """The interval of a ratio; None where there are fewer than two units, or losses that are no numbers."""
-    if np.count_nonzero(bottoms) < 2 or not np.isfinite(tops).all():
-        return None
-    return ratio_interval(tops, bottoms, level=level, seed=seed)
+def _draws(level: float, units: int) -> int:
+    """Draws of a bootstrap, of which enough lie beyond a quantile of this level."""
+    return max(2000, min(math.ceil(_DRAWS_BEYOND / (1 - level)), _MOST_DRAWS // units))
 
 
-def _apart(a: Interval | None, b: Interval | None) -> Interval | None:
-    """B - a of two values that nothing pairs: their uncertainties add in squares."""
-    if a is None or b is None:
-        return None
-    value, half = b.value - a.value, math.hypot(a.half, b.half)
-    return Interval(value, value - half, value + half, a.level)
+def _amount(interval: Interval) -> str:
+    """`0.0310 ± 0.0082`; `0.0310 [0.0228, 0.0419]` where it reaches farther to one side.
+
+    Without the sign: in the direction of the better where one is.
+    """
+    value, low, high = interval.value, interval.low, interval.high
+    if value < 0:
+        value, low, high = -value, -high, -low
+    half = interval.half
+    digits = 4 if not 0 < half < 1e-3 else min(9, 1 - math.floor(math.log10(half)))
+    is_even = abs(low + high - 2 * value) <= min(0.0005, 0.1 * half)
+    if is_even and (value - half > 0) == (low > 0):  # else the half would tell another verdict
+        return f"{value:.{digits}f} ± {half:.{digits}f}"
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _cautions(evaluations: Sequence[Evaluation]) -> Iterator[str]:
@@ -237,7 +297,16 @@ def _cautions(evaluations: Sequence[Evaluation]) -> Iterator[str]:
             yield f"{other.model} was computed in {other.precision}, {first.model} in {first.precision}"
         if "" not in (first.trained_on, other.trained_on) and first.trained_on != other.trained_on:
             yield f"{other.model} was trained on other data than {first.model}: the difference is not the model's alone"
+        here, there = ({task.task for task in each.tasks} for each in (first, other))
+        if alone := sorted(here ^ there):
+            yield f"{', '.join(alone)}: measured of one of {first.model} and {other.model} only, and left out"
     for each in evaluations:
+        for text in each.texts:
+            if text.seen_in_training is None:
+                yield (
+                    f"{text.data}: not checked for {each.model} (its training text is not here to be read): whether "
+                    "it was trained on this text"
+                )
         yield from (f"{each.model}: {note}" for note in each.notes)
     yield "The intervals are over documents or items; what another seed of training would change is not in them."
 

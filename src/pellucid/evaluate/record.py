@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import DataError
-from pellucid.evaluate.bootstrap import Interval, ratio_interval
+from pellucid.evaluate.bootstrap import Interval, difference_interval, ratio_interval
+from pellucid.evaluate.items import item_interval, item_mean
 from pellucid.runtime.files import write_atomic
+from pellucid.runtime.strict_json import to_json
 
 FORMAT_VERSION = 1
 
@@ -232,6 +234,8 @@ class TaskEvaluation:
     """What guessing would give, by metric, where guessing gives anything."""
     truncated: int = 0
     """Items of which the model's window has cut something off."""
+    parts: tuple[int, ...] = ()
+    """Of a folder: how many items each of its files has, one after the other. Its mean is that of the parts' means."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in self.metrics.values()}
@@ -242,21 +246,25 @@ class TaskEvaluation:
             )
         if unknown := set(self.summaries.values()) - {"mean", "perplexity"}:
             raise DataError(f"{self.task}: there is no summary {sorted(unknown)[0]!r}: mean or perplexity")
+        if self.parts and (min(self.parts) < 1 or {sum(self.parts)} != lengths):
+            raise DataError(f"{self.task}: parts of {self.parts} items do not make {sorted(lengths)} items")
 
     @property
     def items(self) -> int:
         return max((len(values) for values in self.metrics.values()), default=0)
 
     def value(self, metric: str) -> float:
-        """The metric over all items."""
-        mean = float(np.mean(self.metrics[metric])) if self.items else math.nan
+        """The metric over all items, or the plain average of its parts."""
+        mean = item_mean(self.metrics[metric], self.parts)
         return exponential(mean) if self.summaries[metric] == "perplexity" else mean
 
     def interval(self, metric: str) -> Interval | None:
         """Over items; None where there are too few of them to say."""
         values = self.metrics[metric]
-        found = interval_or_none(values, np.ones(len(values)))
-        if found is None or self.summaries[metric] == "mean":
+        if not can_tell(values, self.parts):
+            return None
+        found = item_interval(values, self.parts)
+        if self.summaries[metric] == "mean":
             return found
         return Interval(self.value(metric), exponential(found.low), exponential(found.high), found.level)
 
@@ -286,6 +294,7 @@ class TaskEvaluation:
             "summaries": dict(self.summaries),
             "chance": dict(self.chance),
             "truncated": self.truncated,
+            **({"parts": list(self.parts)} if self.parts else {}),
         }
 
     @classmethod
@@ -294,7 +303,13 @@ class TaskEvaluation:
         summaries = {str(name): str(word) for name, word in tree["summaries"].items()}
         chance = {str(name): float(value) for name, value in tree["chance"].items()}
         return cls(
-            str(tree["task"]), str(tree["file_sha256"]), metrics, summaries, chance, int(tree["truncated"])
+            str(tree["task"]),
+            str(tree["file_sha256"]),
+            metrics,
+            summaries,
+            chance,
+            int(tree["truncated"]),
+            tuple(map(int, tree.get("parts", ()))),
         )
 
 
@@ -366,8 +381,11 @@ class Evaluation:
             raise DataError(f"{where}: altered or truncated: {error}") from None
 
     def write(self, path: Path) -> None:
-        """One JSON file, which appears whole or not at all. Raises StorageError when it cannot be written."""
-        write_atomic(path, json.dumps(self.to_dict()) + "\n")
+        """One JSON file, which appears whole or not at all; null for what is not finite, which is read as NaN.
+
+        Raises StorageError when it cannot be written.
+        """
+        write_atomic(path, to_json(self.to_dict()) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
@@ -391,11 +409,27 @@ def exponential(loss: float) -> float:
 
 
 def interval_or_none(numerators: NDArray[Any], denominators: NDArray[Any]) -> Interval | None:
-    """The interval of a ratio, or None where there are fewer than two units, or losses that are no numbers."""
+    """The interval of a score, or None where there are fewer than two units, or losses that are no numbers."""
     if np.count_nonzero(denominators) < 2 or not np.isfinite(numerators).all():
         return None
     return ratio_interval(numerators, denominators)
 
 
-def _floats(values: Sequence[float]) -> NDArray[np.float64]:
+def difference_or_none(
+    numerators: NDArray[Any], denominators: NDArray[Any], *, level: float = 0.95, replicates: int = 2000
+) -> Interval | None:
+    """The interval of a paired difference of two scores, or None as `interval_or_none` has it."""
+    if np.count_nonzero(denominators) < 2 or not np.isfinite(numerators).all():
+        return None
+    return difference_interval(numerators, denominators, level=level, replicates=replicates)
+
+
+def can_tell(values: NDArray[Any], parts: Sequence[int] = ()) -> bool:
+    """Whether items have an interval: there are two, in one part, and all are finite."""
+    is_enough = len(values) > 1 and (max(parts, default=2) > 1 or bool(np.isin(values, (0, 1)).all()))
+    return is_enough and bool(np.isfinite(values).all())
+
+
+def _floats(values: Sequence[float | None]) -> NDArray[np.float64]:
+    """With NaN for None."""
     return np.array(values, dtype=np.float64)

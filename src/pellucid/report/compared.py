@@ -29,7 +29,18 @@ def print_comparison(evaluations: Sequence[Evaluation], found: Comparison, conso
     for difference in found.differences:
         paired = "" if difference.is_paired else ", unpaired"
         style = "" if difference.better is None else "bold"
-        console.print(f"{difference.what}: {difference} (over {difference.units}{paired})", style=style)
+        over = f"{percent(difference.interval.level)} interval over {difference.units}{paired}"
+        console.print(f"{difference.what}: {difference} ({over})", style=style)
+    if (count := len(found.differences)) > 1:
+        console.print(
+            f"{count} differences are shown. Their intervals are of {percent(found.level)} each, so that all verdicts "
+            "together are wrong in no more than 5 % of such comparisons."
+        )
+
+
+def percent(level: float) -> str:
+    """`95 %`, `98.33 %`."""
+    return f"{100 * level:.4g} %"
 
 
 def _numbers(evaluation: Evaluation) -> Iterator[tuple[str, str]]:

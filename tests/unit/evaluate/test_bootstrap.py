@@ -8,12 +8,13 @@ with the document's own mean, so that their sum is a gamma variable: that is wha
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
 
 from pellucid.errors import DataError
-from pellucid.evaluate.bootstrap import Interval, ratio_interval, studentised
+from pellucid.evaluate.bootstrap import Interval, difference_interval, ratio_interval, studentised
 
 REPLICATIONS = 2000
 
@@ -220,3 +221,43 @@ def test_units_that_differ_by_rounding_alone_leave_no_doubt():
     losses = np.sin(np.arange(30.0))
     found = ratio_interval((10.12 + losses) - (10 + losses), np.full(30, 8.0))
     assert found.low == found.high == found.value == pytest.approx(0.015)
+
+
+def test_differences_have_neither_wilsons_interval_nor_logs() -> None:
+    """Of no negative difference the lower bound may be negative, and the exchanged pair has the mirror image."""
+    rng = np.random.default_rng(0)
+    bottoms = lengths(rng, (1, 40), 1.0)[0]
+    for tops in (np.eye(40)[0] + np.eye(40)[7], rng.exponential(1, 40) ** 4, rng.normal(0, 1, 40)):
+        there, back = difference_interval(tops, bottoms), difference_interval(-tops, bottoms)
+        assert (there.low, there.value, there.high) == (-back.high, -back.value, -back.low)
+    assert difference_interval([1.0, 0.0, 0.0, 1.0, 0.0, 0.0], [1.0] * 6).low < 0
+
+
+@pytest.mark.parametrize("interval", [ratio_interval, difference_interval])
+def test_one_unit_that_differs_from_all_others_has_finite_bounds(interval) -> None:
+    """In a third of the draws it is not there, and nothing has a spread."""
+    found = interval([9.0] + [1.0] * 59, [1.0] * 59 + [2.0])
+    assert math.isfinite(found.low)
+    assert math.isfinite(found.high)
+    alone = difference_interval([5.0] + [0.0] * 59, [7.0] * 60)
+    assert alone.low < 0 < alone.value < alone.high < 1
+
+
+@pytest.mark.parametrize(("shape", "is_difference"), [(lognormal_documents, False), (paired, True)])
+def test_many_units_need_no_draws(shape, is_difference: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the draws give for so many is the closed form, give or take how well 2,000 draws know a quantile."""
+    tops, bottoms, _ = shape(np.random.default_rng(0), (1, 12_000), 1.0)
+    closed = studentised(tops, bottoms, is_difference=is_difference)
+    monkeypatch.setattr("pellucid.evaluate.bootstrap._MOST_DRAWN", 20_000)
+    drawn = studentised(tops, bottoms, is_difference=is_difference)
+    width = closed[1] - closed[0]
+    assert closed[0] != drawn[0]
+    for one, other in zip(closed, drawn, strict=True):
+        assert one == pytest.approx(other, abs=0.05 * float(width[0]))
+
+
+def test_a_million_units_take_no_time() -> None:
+    tops, bottoms, _ = mild_documents(np.random.default_rng(0), (1, 1_000_000), 1.0)
+    began = time.process_time()
+    ratio_interval(tops[0], bottoms[0])
+    assert time.process_time() - began < 2

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pellucid.errors import DataError
-from pellucid.evaluate.compare import compare, obstacles
+from pellucid.evaluate.compare import Difference, compare, obstacles
+from pellucid.evaluate.interval import Interval
 from pellucid.evaluate.record import Evaluation, TaskEvaluation, TextEvaluation, UnitScores
 
 DOCUMENTS = 60
@@ -83,6 +84,132 @@ def test_tasks_compare_item_by_item():
     assert (found.better, found.metric, found.units) == ("b", "acc", "100 items")
     assert found.interval.value == pytest.approx(0.15)
     assert found.interval.low > 0.05
+
+
+def answers(name: str, right: np.ndarray, parts: tuple[int, ...] = ()) -> Evaluation:
+    task = TaskEvaluation("piqa", "file", {"acc": right}, {"acc": "mean"}, parts=parts)
+    return model(name, tasks=(task,))
+
+
+@pytest.mark.parametrize("parts", [(), (40, 160)])
+def test_exchanged_models_have_the_mirrored_verdict(parts: tuple[int, ...]):
+    rng = np.random.default_rng(3)
+    right, nats = (rng.random((2, 200)) < 0.6).astype(float), rng.exponential(2, (2, 200))
+    nats[1] = nats[0] + rng.exponential(0.1, 200)  # no difference is negative
+    better = np.maximum(*right)
+    for first, second, metric, word in (
+        (right[0], right[1], "acc", "mean"),
+        (right[0], better, "acc", "mean"),
+        (nats[0], nats[1], "nll", "perplexity"),
+    ):
+        a, b = (
+            model(name, tasks=(TaskEvaluation("t", "f", {metric: values}, {metric: word}, parts=parts),))
+            for name, values in zip("ab", (first, second), strict=True)
+        )
+        (there,), (back,) = compare([a, b]).differences, compare([b, a]).differences
+        assert (there.interval.low, there.interval.high) == (-back.interval.high, -back.interval.low)
+        assert there.better == back.better
+
+
+def test_texts_mirror_too():
+    a, b = model("a", text(HARDNESS)), model("b", text(HARDNESS + RNG.exponential(0.02, size=DOCUMENTS)))
+    (there,), (back,) = compare([a, b]).differences, compare([b, a]).differences
+    assert (there.interval.low, there.interval.high) == (-back.interval.high, -back.interval.low)
+    assert there.better == back.better == "a"
+
+
+def test_models_that_differ_in_few_answers_by_chance_are_seldom_told_apart():
+    """200 items, one of which they answer differently on average, either way as likely."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(1000):
+        right = (rng.random(200) < 0.5).astype(float)
+        other = np.where(rng.random(200) < 0.005, 1 - right, right)
+        wrong += compare([answers("a", right), answers("b", other)]).differences[0].better is not None
+    assert wrong <= 60
+
+
+def test_every_difference_that_is_shown_counts_for_the_level():
+    right = np.array([1.0, 0.0, 1.0, 0.0])
+    both = TaskEvaluation(
+        "piqa", "file", {"acc": right, "acc_norm": right}, {"acc": "mean", "acc_norm": "mean"}
+    )
+    single = TaskEvaluation("one", "file", {"acc": right[:1]}, {"acc": "mean"})  # none to tell: not counted
+    models = [model(name, text(HARDNESS), tasks=(both, single)) for name in "abc"]
+    found = compare(models)
+    assert len(found.differences) == 6
+    assert {each.interval.level for each in found.differences} == {found.level} == {1 - 0.05 / 6}
+    assert found.to_dict()["level"] == found.level
+
+
+def difference(value: float, low: float, high: float) -> Difference:
+    return Difference(
+        "t", "bits/byte", "A", "B", Interval(value, low, high), lower_is_better=True, units="9 documents"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bounds", "words"),
+    [
+        ((-0.031, -0.0392, -0.0228), "B is better than A by 0.0310 ± 0.0082 bits/byte; the difference would"),
+        (
+            (-0.031, -0.0592, -0.0228),
+            "B is better than A by 0.0310 [0.0228, 0.0592] bits/byte; the difference would",
+        ),
+        ((0.02, 0.001, 0.06), "A is better than B by 0.0200 [0.0010, 0.0600] bits/byte"),  # ± would hold 0
+        ((0.01, 0.00001, 0.02004), "A is better than B by 0.0100 [0.0000, 0.0200]"),  # so would this
+        (
+            (-0.01, -0.03, 0.001),
+            "B and A cannot be told apart: they differ by 0.0100 [-0.0010, 0.0300] bits/byte",
+        ),
+        ((0.00012, 0.0001, 0.00014), "A is better than B by 0.000120 ± 0.000020"),
+        ((math.nan, math.nan, math.nan), "B and A cannot be told apart"),
+    ],
+)
+def test_what_is_printed_does_not_contradict_the_verdict(bounds: tuple[float, float, float], words: str):
+    assert str(difference(*bounds)).startswith(words)
+
+
+def test_folders_compare_as_the_average_of_their_parts():
+    """All that b has more lies in a part of 10 items, which counts as much as one of 190."""
+    right = np.array([0.0] * 10 + [1.0] * 95 + [0.0] * 95)
+    better = right.copy()
+    better[:8] = 1
+    (found,) = compare([answers("a", right, (10, 190)), answers("b", better, (10, 190))]).differences
+    assert found.interval.value == pytest.approx(0.4)
+    assert (found.better, found.units) == ("b", "200 items in 2 parts")
+    assert obstacles(answers("a", right, (10, 190)), answers("b", right, (20, 180))) == [
+        "piqa: b has other parts than a"
+    ]
+
+
+def test_unpaired_shares_have_newcombes_interval():
+    """His table II: 56/70 and 48/80, method 10: 0.0524 to 0.3339."""
+    first = TaskEvaluation("t", "one", {"acc": np.repeat([1.0, 0.0], [48, 32])}, {"acc": "mean"})
+    second = TaskEvaluation("t", "two", {"acc": np.repeat([1.0, 0.0], [56, 14])}, {"acc": "mean"})
+    (found,) = compare([model("a", tasks=(first,)), model("b", tasks=(second,))], force=True).differences
+    assert (found.interval.low, found.interval.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_what_nobody_could_look_up_is_said():
+    a, b = model("a", text(HARDNESS, seen=0.0)), model("b", text(HARDNESS))
+    cautions = [line for line in compare([a, b]).cautions if "not checked" in line]
+    assert len(cautions) == 1
+    assert cautions[0].startswith("held-out.txt: not checked for b (")
+
+
+def test_tasks_pair_by_name_and_have_names_of_their_own():
+    one, two = (
+        TaskEvaluation(name, name, {"acc": np.ones(5)}, {"acc": "mean"}) for name in ("x/one", "x/two")
+    )
+    a, b = model("a", tasks=(one, two)), model("b", tasks=(two, one))
+    assert obstacles(a, b) == []
+    assert [each.what for each in compare([a, b]).differences] == ["x/one", "x/two"]
+    twice = model("b", tasks=(one, replace(two, task="x/one")))
+    assert obstacles(a, twice) == ["x/one: b has 2 tasks of this name; give each file its own"]
+    assert any(
+        "x/two: measured of one of a and b only" in line for line in compare([a, twice], force=True).cautions
+    )
 
 
 def test_lower_perplexity_of_a_task_is_better():

@@ -11,7 +11,14 @@ import pytest
 
 from pellucid.errors import DataError, StorageError
 from pellucid.evaluate.bootstrap import ratio_interval
-from pellucid.evaluate.record import Evaluation, TaskEvaluation, TextEvaluation, UnitScores
+from pellucid.evaluate.record import (
+    Evaluation,
+    TaskEvaluation,
+    TextEvaluation,
+    UnitScores,
+    difference_or_none,
+    interval_or_none,
+)
 
 
 def units(count: int = 30, *, marks: bool = False) -> UnitScores:
@@ -183,3 +190,50 @@ import pellucid.evaluate.bootstrap, pellucid.evaluate.record, pellucid.evaluate.
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def folder(sizes: tuple[int, ...], right: list[float]) -> TaskEvaluation:
+    return TaskEvaluation("blimp", "ef", {"acc": np.array(right)}, {"acc": "mean"}, parts=sizes)
+
+
+def test_a_folder_is_the_average_of_its_parts_between_0_and_1() -> None:
+    one = folder((2, 8), [1.0, 0.0] + [1.0] * 8)
+    assert one.value("acc") == 0.75
+    found = one.interval("acc")
+    assert found is not None
+    assert 0 <= found.low < 0.75 == found.value < found.high <= 1
+    all_right = folder((20, 60, 60), [1.0] * 140).interval("acc")
+    assert all_right is not None
+    assert all_right.high == 1.0
+    assert 0.9 < all_right.low < 1
+    again = TaskEvaluation.from_dict(json.loads(json.dumps(one.to_dict())))
+    assert again.parts == (2, 8)
+    assert again.interval("acc") == found
+    with pytest.raises(DataError, match="do not make"):
+        folder((2, 3), [1.0] * 4)
+
+
+def test_what_is_not_finite_is_null_in_the_file_and_nan_when_read(tmp_path: Path) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    lost = text(
+        units=UnitScores(np.array([4.0, math.inf, math.nan]), np.array([3, 2, 2]), np.array([5, 2, 2]))
+    )
+    Evaluation("runs/a", "12", 1000, "fp32", "", (lost,), (task(),)).write(tmp_path / "a.json")
+    tree = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert tree["texts"][0]["losses"] == [4.0, None, None]
+    assert np.array_equal(
+        Evaluation.read(tmp_path / "a.json").texts[0].units.losses, [4.0, math.nan, math.nan], equal_nan=True
+    )
+
+
+def test_a_difference_is_no_score() -> None:
+    """Wilson's interval of a share never holds 0; one item of 40 proves nothing about a difference."""
+    one_of_40 = np.array([1.0] + [0.0] * 39)
+    score, difference = interval_or_none(one_of_40, np.ones(40)), difference_or_none(one_of_40, np.ones(40))
+    assert score is not None
+    assert difference is not None
+    assert difference.low < 0 < score.low
+    assert difference_or_none(np.array([1.0, math.nan]), np.ones(2)) is None
+    assert difference_or_none(np.ones(1), np.ones(1)) is None

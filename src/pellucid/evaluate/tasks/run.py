@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pellucid.errors import DataError, TokenizerError
 from pellucid.evaluate.continuations import Progress, encode, score_encoded
@@ -77,18 +76,14 @@ class _File:
 
 
 def _average(task: NamedTask, parts: Sequence[TaskEvaluation]) -> TaskEvaluation:
-    """All items of all parts, weighted so that their mean is that of the parts' means."""
-    whole = sum(part.items for part in parts)
-
-    def joined(name: str) -> NDArray[np.float64]:
-        return np.concatenate([part.metrics[name] * (whole / len(parts) / part.items) for part in parts])
-
+    """All items of all parts, and how many each part has."""
     first = parts[0]
     return TaskEvaluation(
         task.name,
         hashlib.sha256("".join(part.file_sha256 for part in parts).encode()).hexdigest(),
-        {name: joined(name) for name in first.metrics},
+        {name: np.concatenate([part.metrics[name] for part in parts]) for name in first.metrics},
         first.summaries,
         {name: float(np.mean([part.chance[name] for part in parts])) for name in first.chance},
         sum(part.truncated for part in parts),
+        tuple(part.items for part in parts),
     )

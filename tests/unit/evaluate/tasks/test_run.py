@@ -135,6 +135,11 @@ def test_a_folder_is_the_plain_average_of_its_files(model: DecoderLM, tmp_path: 
     assert [whole.task, few.task, many.task] == ["blimp", "blimp/few", "blimp/many"]
     assert whole.items == 7
     assert whole.value("acc") == pytest.approx((few.value("acc") + many.value("acc")) / 2)
+    assert whole.parts == (2, 5)
+    assert whole.metrics["acc"].tolist() == [
+        *few.metrics["acc"],
+        *many.metrics["acc"],
+    ]  # of items, unweighted
     assert few.metrics["acc"].tolist() == [1 - x for x in many.metrics["acc"][:2].tolist()]
     for pair, right in zip(PAIRS, many.metrics["acc"], strict=True):
         good, bad = (log_p(model, "", f" {pair[key]}")[0] for key in ("sentence_good", "sentence_bad"))
