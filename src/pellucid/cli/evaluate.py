@@ -135,14 +135,21 @@ def evaluate(
         raise ConfigError(
             "--against shows two models token by token: say where with --page FILE.html or --tokens FILE.json"
         )
+    if limit is not None and not tasks:
+        raise ConfigError("--limit: is for --tasks, and there are none; --max-tokens limits a text")
     named = parse_tasks(tasks or ())
+    form = TextFormat(text_field, document_marker)
+    request = TextRequest(tuple(data or ()), split, reads, seq_len, stride, max_tokens, form)
+    wants_text = bool(data or tokens or page or not named)
+    if not wants_text and request != TextRequest():
+        raise ConfigError(
+            "--tasks: no text is scored beside them, so that its settings do nothing; name a text with --data, or "
+            "leave them out"
+        )
     path, why = checkpoint.find_checkpoint(target)
     console.print(why, style="dim")
     precision = choose_precision(dtype, choose_device(device))
-    form = TextFormat(text_field, document_marker)
-    request = TextRequest(tuple(data or ()), split, reads, seq_len, stride, max_tokens, form)
     loaded = checkpoint.load(path, device=precision.device.torch, is_verified=True)
-    wants_text = bool(data or tokens or page or not named)
     text = _text(loaded, request, precision, console, tokens, page, against) if wants_text else None
     done = _tasks(loaded, named, limit, precision, console) if named else ()
     evaluation = describe(
@@ -150,7 +157,8 @@ def evaluate(
     )
     names = [] if text is None else [record_name(request)]
     names += [task_record_name([task.name for task in named], limit)] if named else []
-    console.print(keep_record(evaluation, path, "-".join(names), out), style="dim")
+    kept = keep_record(evaluation, path, "-".join(names), out, is_named=path == target)
+    console.print(kept, style="dim")
     if json:
         about = {"checkpoint": str(path), "is_averaged": loaded.is_averaged, "precision": precision.name}
         of_text = {} if text is None else text.summary()

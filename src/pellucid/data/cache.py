@@ -32,6 +32,7 @@ def prepare_cached(
     cache_dir: str | os.PathLike[str] | None = None,
     workers: int = 1,
     progress: Report | None = None,
+    is_made: bool = True,
 ) -> Path:
     """The prepared directory for a data path.
 
@@ -41,7 +42,7 @@ def prepare_cached(
     the tokenizer's fingerprint, the split and the format version. A damaged entry is made again, and one that
     was left unfinished is gone on with.
     reading: how files become documents. With `pair_fields` paired data is wanted; without, single texts, or
-    whatever a prepared directory holds.
+    whatever a prepared directory holds. is_made: whether it is prepared where it is not; else that is a DataError.
 
     The cache is `cache_dir`, else $PELLUCID_CACHE_DIR, else the user cache directory of the platform.
     Raises DataError for input that cannot be used, for a prepared directory made with another tokenizer, and
@@ -60,6 +61,10 @@ def prepare_cached(
     source, built = _open(path, tokenizer, reading)
     recipe = plan(source, built, val_fraction=val_fraction, deduplicate=deduplicate)
     out = cache_folder(cache_dir) / "prepared" / _entry(source.name, built.kind, recipe.key)
+    if not is_made:
+        if not is_prepared(out):
+            raise DataError(f"{path}: is not in the cache; prepare it first")
+        return out
     if is_prepared(out) and not _is_whole(out):
         with storage_errors(out), suppress(FileNotFoundError):  # another process may be removing it too
             shutil.rmtree(out)

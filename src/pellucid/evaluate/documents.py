@@ -185,6 +185,13 @@ def _batches(longest_first: Sequence[Span], batch_tokens: int) -> Iterator[Seque
 # Texts ----------------------------------------------------------------------------------------------
 
 
+def document_ids(
+    tokenizer: Tokenizer, passages: Iterable[Passage], max_tokens: int | None = None
+) -> Iterator[NDArray[np.uint32]]:
+    """What `evaluate_documents` scores of each document."""
+    return (one.ids for one in _encoded(tokenizer, passages, max_tokens))
+
+
 @dataclass(frozen=True, eq=False)
 class _Encoded:
     passage: Passage

@@ -1,4 +1,4 @@
-"""Mean loss, perplexity and bits per byte of a split or a text."""
+"""Mean loss, perplexity and bits per byte of a split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pellucid.data.batch import Batch
 from pellucid.data.evaluation import scored_tokens
 from pellucid.data.objectives import Causal, Objective
 from pellucid.data.shards import Split
-from pellucid.errors import DataError
 from pellucid.evaluate.scoring import score_windows
 from pellucid.model import LanguageModel
 from pellucid.runtime.precision import Precision
@@ -77,33 +76,6 @@ def _announced(batches: Iterable[Batch], before_batch: Callable[[], None]) -> It
     for batch in batches:
         before_batch()
         yield batch
-
-
-def evaluate_text(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    text: str,
-    precision: Precision,
-    *,
-    objective: Objective | None = None,
-    seq_len: int | None = None,
-    max_tokens: int | None = None,
-) -> Perplexity:
-    """Score a text by the rule of `evaluate_split`. Raises DataError when it has fewer than two tokens, and
-    for an objective that wants pairs.
-    """
-    ids = tokenizer.encode(text)
-    if len(ids) < 2:
-        raise DataError(f"the text has {len(ids)} token(s); scoring needs at least 2")
-    return evaluate_split(
-        model,
-        tokenizer,
-        Split("text", (ids,)),
-        precision,
-        objective=objective,
-        seq_len=seq_len,
-        max_tokens=max_tokens,
-    )
 
 
 def summarise(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.data.evaluation import require_scorable, scored_tokens
 from pellucid.data.objectives import Causal, Objective
-from pellucid.data.shards import Split
-from pellucid.evaluate.documents import further, score_sequences
+from pellucid.data.shards import Ids, Split
+from pellucid.evaluate.documents import further, opening_ids, score_sequences
 from pellucid.evaluate.record import TextEvaluation, UnitScores
 from pellucid.evaluate.scoring import score_windows
+from pellucid.evaluate.token_record import DocumentTokens, document_tokens
 from pellucid.evaluate.units import (
     BLOCKS,
     DOCUMENTS,
@@ -41,43 +43,53 @@ def evaluate_split_units(
     window: int | None = None,
     stride: int | None = None,
     max_tokens: int | None = None,
+    keep: Callable[[DocumentTokens], None] | None = None,
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> TextEvaluation:
-    """Score every token of a split but the first of each shard, once, by a decoder.
+    """Score every token of a split, once, by a decoder, so that tokenizers compare: all bytes of the text are told.
 
-    With stride = window, the default, the sums are those of `evaluate_split`, so that a run's log comes out again.
+    With stride = window, the default, the windows are those of `evaluate_split`, which a run's log has, and the sums
+    are the log's and the losses of the first id of each shard: it is predicted from the id before it, in the shard
+    before, or from what a text begins after (see `evaluate_documents`); only a tokenizer without that leaves it out.
     A document is what was prepared as one, the mark at its end included, which has a loss and no bytes.
-    domains: a name for each of the split's parts, where it was mixed from several.
+    domains: a name for each of the split's parts, where it was mixed from several. keep: is given every document with
+    its token losses; one that goes on in the next shard comes in pieces.
     Raises DataError where there is nothing to score, ConfigError for a stride that does not fit.
     """
     window = window or model.max_seq_len
     stride = stride or window
     require_scorable(split, window, 1, max_tokens)
-    left = scored_tokens(split, max_tokens)
+    left = split.tokens if max_tokens is None else min(max_tokens, split.tokens)
     lengths, digest, done = ByteLengths(tokenizer), hashlib.sha256(), 0
     special = np.array(sorted(tokenizer.special_tokens.values()), dtype=np.int64)
-    has_documents = _document_count(split) >= FEWEST_DOCUMENTS
-    blocks, documents = BlockSums(), _PreparedDocuments(split) if has_documents else None
-    for shard, name in zip(split.shards, _domain_of_shards(split, domains), strict=True):
-        ids = shard[: left + 1]
-        losses = np.empty(0, dtype=np.float32)
-        if len(ids) > 1:
-            (losses,) = score_sequences(
-                model,
-                [ids],
-                precision,
-                unscored=1,
-                window=window,
-                stride=stride,
-                progress=partial(further, progress, done),
-            )
+    documents = _PreparedDocuments(split) if _document_count(split) >= FEWEST_DOCUMENTS else None
+    blocks, pieces, before = BlockSums(), _Pieces(tokenizer, split), opening_ids(tokenizer)
+    begins_part = _begins_part(split)
+    for number, (shard, name) in enumerate(zip(split.shards, _domain_of_shards(split, domains), strict=True)):
+        if number in begins_part:
+            before = opening_ids(tokenizer)
+        ids = shard[:left]
+        first, further_on = score_sequences(
+            model,
+            [np.concatenate([before, ids[:1]]), ids],
+            precision,
+            unscored=1,
+            window=window,
+            stride=stride,
+            progress=partial(further, progress, done),
+        )
+        losses = np.concatenate([first[-1:], further_on])
         sizes = lengths.of(ids)
         digest.update(tokenizer.decode_bytes(ids[~np.isin(ids, special)]))
         if documents is not None:
             documents.add(losses, sizes, len(shard), name)
         else:
-            blocks.add(losses, np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]), name)
-        left, done = left - len(losses), done + len(losses)
+            blocks.add(losses, _starts(sizes), name)
+        if keep is not None:
+            for piece in pieces.of(ids, sizes, losses, name):
+                keep(piece)
+        left, done = left - len(ids), done + len(losses)
+        before = ids[-1:] if len(ids) else before
         if left == 0:
             break
     units = blocks.units() if documents is None else documents.units()
@@ -133,10 +145,11 @@ class _PreparedDocuments:
         self._begin = 0
 
     def add(self, losses: NDArray[np.float32], sizes: NDArray[np.int64], tokens: int, domain: str) -> None:
-        """The next shard, of so many ids: the losses of some first ones behind its first, and the bytes of each."""
-        places = self._begin + 1 + np.arange(len(losses))
+        """The next shard, of so many ids: the bytes of some first ones, and the losses of the last of these."""
+        unscored = len(sizes) - len(losses)
+        places = self._begin + unscored + np.arange(len(losses))
         documents = np.searchsorted(self._bounds, places, side="right") - 1
-        for row, values in enumerate((losses, np.ones(len(losses)), sizes[1 : len(losses) + 1])):
+        for row, values in enumerate((losses, np.ones(len(losses)), sizes[unscored:])):
             np.add.at(self._sums[row], documents, values)
         for document in np.unique(documents).tolist():
             self._domains[document] = domain
@@ -145,6 +158,53 @@ class _PreparedDocuments:
     def units(self) -> UnitScores:
         losses, tokens, sizes = self._sums
         return unit_scores(losses, tokens, sizes, self._domains)
+
+
+class _Pieces:
+    """The documents of a split with their token losses, shard by shard."""
+
+    def __init__(self, tokenizer: Tokenizer, split: Split) -> None:
+        self._tokenizer = tokenizer
+        self._bounds = split.bounds if _document_count(split) else None
+        self._begin = self._shard = self._byte = 0
+
+    def of(
+        self, ids: Ids, sizes: NDArray[np.int64], losses: NDArray[np.float32], domain: str
+    ) -> Iterator[DocumentTokens]:
+        """Of the next shard."""
+        self._shard += 1
+        inside, first = np.empty(0, dtype=np.int64), 0
+        if self._bounds is not None:
+            first = int(np.searchsorted(self._bounds, self._begin, side="right"))
+            inside = self._bounds[first:] - self._begin
+        cuts = [0, *inside[inside < len(ids)].tolist(), len(ids)]
+        unscored = len(ids) - len(losses)
+        for number, (start, stop) in enumerate(pairwise(cuts), first):
+            goes_on = (
+                self._bounds is not None and 0 < number == first and self._bounds[number - 1] < self._begin
+            )
+            starts = _starts(sizes[start:stop]) + (self._byte if goes_on else 0)
+            self._byte = int(starts[-1])
+            where = f"shard {self._shard}" if self._bounds is None else f"document {number}"
+            yield document_tokens(
+                self._tokenizer,
+                np.asarray(ids[start:stop], dtype=np.uint32),
+                starts,
+                losses[max(0, start - unscored) : stop - unscored],
+                where=f"{where}, further on" if goes_on else where,
+                domain=domain,
+            )
+        self._begin += len(ids)
+
+
+def _starts(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each id begins, and the end, by the bytes of each."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+
+
+def _begins_part(split: Split) -> set[int]:
+    """The shards that nothing of their text comes before."""
+    return {0, *accumulate(len(part.shards) for part in split.parts)}
 
 
 def _document_count(split: Split) -> int:

@@ -12,7 +12,9 @@ from pellucid import checkpoint
 from pellucid.data.sources import texts
 from pellucid.data.sources.builtin import BuiltinSource
 from pellucid.errors import CheckpointError, ConfigError, DataError, StorageError
-from pellucid.evaluate.perplexity import Perplexity, evaluate_text
+from pellucid.evaluate.documents import Passage, evaluate_documents
+from pellucid.evaluate.perplexity import Perplexity
+from pellucid.evaluate.record import TextEvaluation
 from pellucid.generate.opening import Writer, conversion_file
 from pellucid.model.packed import Quantised
 from pellucid.runtime.device import Device
@@ -71,12 +73,13 @@ def quantising_cost(path: Path, writer: Writer, form: Quantised, device: Device)
     return cost
 
 
-def _score(loaded: checkpoint.Loaded, precision: Precision) -> tuple[str, Perplexity]:
+def _score(loaded: checkpoint.Loaded, precision: Precision) -> tuple[str, Perplexity | TextEvaluation]:
     try:
         return score_loaded(loaded, precision=precision, max_tokens=TOKENS)
     except (CheckpointError, ConfigError, DataError):
         if not loaded.model.continues_prompt:
             raise
-    text = "".join(texts(BuiltinSource("shakespeare")))
-    score = evaluate_text(loaded.model, loaded.tokenizer, text, precision, max_tokens=TOKENS)
-    return ELSEWHERE, score
+    passage = Passage("".join(texts(BuiltinSource("shakespeare"))))
+    return ELSEWHERE, evaluate_documents(
+        loaded.model, loaded.tokenizer, [passage], precision, max_tokens=TOKENS
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +23,7 @@ def print_text(found: TextEvaluation, precision: str, console: Console) -> None:
     console.print(over(found))
     if found.seen_in_training:
         console.print(
-            f"{found.seen_in_training:.1%} of its spans of 100 bytes stand word for word in the training text"
+            f"at least {found.seen_in_training:.1%} of its spans of 100 bytes stand word for word in the training text"
         )
     if found.is_mixed:
         console.print(_table(found))
@@ -39,6 +41,10 @@ def over(found: TextEvaluation) -> str:
     window = f"windows of {found.window:,} tokens"
     if found.stride != found.window:
         window += f" every {found.stride:,}"
+    if not math.isfinite(found.loss):
+        return (
+            f"no interval: the loss is {found.loss}, which a broken model or infinite logits give; {window}"
+        )
     if found.loss_interval is None:
         return f"no interval: {found.counted_units} cannot say how far another text would be off; {window}"
     return f"[95 % interval] over {found.counted_units}; {window}"

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pellucid.evaluate.record import TextEvaluation
 from pellucid.evaluate.token_record import DocumentTokens
 from pellucid.report.page import escaped, page
@@ -23,6 +26,7 @@ FARTHEST = 2.0
 _STYLE = """
 .text { white-space: pre-wrap; overflow-wrap: anywhere; font: 1.05rem/1.9 Georgia, serif; }
 .text span { border-radius: 3px; padding: .12em 0; }
+.broken { outline: 2px solid rgb(200 30 60); outline-offset: -2px; }
 .text span:hover { outline: 1px solid var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1rem; margin: .8rem 0; font-size: .9rem; color: var(--soft); }
 .key b { font-weight: normal; padding: .1em .5em; border-radius: 3px; color: var(--ink); }
@@ -52,15 +56,20 @@ def token_page(
     for document in documents:
         if left == 0:
             break
-        shown = min(left, len(document.ids))
+        shown = min(left, len(document.texts))
         heading = " · ".join(word for word in (document.domain, document.where) if word)
         body.append(
             f'<section><h3>{escaped(heading)}</h3>\n<p class="text">{"".join(_spans(document, shown))}</p></section>'
         )
         left -= shown
-    total = sum(len(document.ids) for document in documents)
+    total = sum(len(document.texts) for document in documents)
     if total > MOST_TOKENS:
         body.append(f'<p class="remark">Drawn: the first {MOST_TOKENS:,} of {total:,} tokens.</p>')
+    if any(_is_broken(document).any() for document in documents):
+        body.append(
+            '<p class="remark"><b class=broken>Tokens like this</b> have a loss that is not a number: the model '
+            "computes NaN there, and is broken.</p>"
+        )
     return page(f"Token losses: {scores[0].data}", "\n".join(body), style=_STYLE + _shades())
 
 
@@ -85,28 +94,41 @@ def _key(is_pair: bool) -> str:
     return f'<p class="key">{"".join(f"<b class={name}>{text}</b>" for name, text in words)}</p>'
 
 
-def _spans(document: DocumentTokens, count: int) -> Iterator[str]:
-    """One element a token; a line break stays one, and is marked where it is all there is."""
-    other = document.against
-    for index in range(count):
+def _spans(document: DocumentTokens, most: int) -> Iterator[str]:
+    """One element a span of tokens, mostly one; a line break stays one, and is marked where it is all there is."""
+    other, is_broken = document.against, _is_broken(document)
+    for index in range(most):
         loss, text = float(document.losses[index]), document.texts[index]
+        count = len(document.ids[index])
+        together = f"{count} tokens together: " if count > 1 else ""
         text = text.replace("\r", "\N{SYMBOL FOR CARRIAGE RETURN}")
         shown = escaped(f"\N{RETURN SYMBOL}{text}" if text and not text.strip("\n") else text)
-        if math.isnan(loss):
+        if index < document.unscored:
             yield f"<span>{shown}</span>"
             continue
         if other is None:
             shade, told = f"h{_step(loss, HARDEST)}", f"{loss:.2f} nats, p = {math.exp(-loss):.2g}"
         else:
-            gain = float(other[index]) - loss
+            theirs = float(other[index])
+            gain = 0.0 if theirs == loss else theirs - loss  # both may be infinite
             shade = f"{'a' if gain >= 0 else 'b'}{_step(abs(gain), FARTHEST)}"
-            told = f"A {loss:.2f}, B {float(other[index]):.2f} nats"
-        yield f'<span class={shade} title="{told}">{shown}</span>'
+            told = f"A {loss:.2f}, B {theirs:.2f} nats"
+        shade = "broken" if is_broken[index] else shade
+        yield f'<span class={shade} title="{together}{told}">{shown}</span>'
+
+
+def _is_broken(document: DocumentTokens) -> NDArray[np.bool_]:
+    """Of each span: whether a model has no number for it that should."""
+    found = np.isnan(document.losses)
+    if document.against is not None:
+        found |= np.isnan(document.against)
+    found[: document.unscored] = False
+    return found
 
 
 def _step(value: float, most: float) -> int:
     """0 to `STEPS`."""
-    return min(STEPS, round(STEPS * value / most)) if value > 0 else 0
+    return round(STEPS * min(value / most, 1)) if value > 0 else 0
 
 
 def _shades() -> str:

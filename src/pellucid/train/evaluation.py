@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +18,10 @@ from pellucid.evaluate.token_record import DocumentTokens
 from pellucid.runtime.precision import Precision
 from pellucid.train.run_files import CONFIG, EVALUATIONS
 from pellucid.train.score import TextRequest, evaluate_loaded
+from pellucid.train.scored_text import TextFormat
+
+_MOST_CHARACTERS = 120
+"""Of a record's name; most disks take 255 bytes."""
 
 
 def describe(
@@ -78,13 +84,14 @@ def evaluate_tokens(
             f"{loaded.path} reads {loaded.tokenizer.kind} ({loaded.tokenizer.fingerprint[:12]}); token by token only "
             "models with one tokenizer compare: see pellucid compare for bits per byte"
         )
+    if against is not None and request.seq_len is None:  # the same windows for both
+        shorter = min(loaded.model.max_seq_len, against.model.max_seq_len)
+        request = replace(request, seq_len=shorter)
     ours: list[DocumentTokens] = []
     evaluation = evaluate_loaded(loaded, request, precision, keep=ours.append, progress=progress)
     if against is None:
         return TokenText(evaluation, tuple(ours))
     theirs: list[DocumentTokens] = []
-    # The same windows for both, where their contexts differ.
-    request = replace(request, seq_len=evaluation.window, stride=evaluation.stride)
     other = evaluate_loaded(against, request, precision, keep=theirs.append, progress=progress)
     return TokenText(evaluation, tuple(a.beside(b) for a, b in zip(ours, theirs, strict=True)), other)
 
@@ -93,7 +100,7 @@ def evaluate_tokens(
 
 
 def record_name(request: TextRequest) -> str:
-    """The name of an evaluation's file: `val` for the run's own validation split, else the text's and its settings."""
+    """The name of a text's record: `val` for the run's own validation split, else the text's and its settings."""
     words = list(request.data) or [request.split]
     if request.data and request.is_split:
         words.append(request.split)
@@ -101,6 +108,8 @@ def record_name(request: TextRequest) -> str:
     words += [f"w{request.seq_len}"] if request.seq_len else []
     words += [f"s{request.stride}"] if request.stride else []
     words += [f"first-{request.max_tokens}"] if request.max_tokens else []
+    if request.form != TextFormat():
+        words += [request.form.text_field, request.form.document_marker or ""]
     return _file_name(words)
 
 
@@ -110,7 +119,13 @@ def task_record_name(tasks: Sequence[str], limit: int | None) -> str:
 
 
 def _file_name(words: Sequence[str]) -> str:
-    return "-".join(re.sub(r"[^\w.]+", "-", word).strip("-.") for word in words)[:120]
+    """The words, and where they cannot all be told from the name, some digits of their hash."""
+    plain = [re.sub(r"[^\w.-]+", "-", word).strip("-.") for word in words]
+    name = "-".join(word for word in plain if word)
+    if plain == list(words) and len(name) <= _MOST_CHARACTERS:
+        return name
+    digits = hashlib.sha256(json.dumps(list(words)).encode()).hexdigest()[:8]
+    return f"{name[:_MOST_CHARACTERS]}-{digits}"
 
 
 def run_of(path: Path) -> Path | None:
@@ -123,9 +138,12 @@ def run_of(path: Path) -> Path | None:
     )
 
 
-def keep_record(evaluation: Evaluation, path: Path, name: str, out: Path | None = None) -> str:
+def keep_record(
+    evaluation: Evaluation, path: Path, name: str, out: Path | None = None, *, is_named: bool = False
+) -> str:
     """Write the record to `out`, else into the run directory of the checkpoint. Returns a sentence on where it is.
 
+    is_named: whether the user named this checkpoint, and not its run: then its name is in the record's.
     Raises StorageError where `out` cannot be written; a run directory that cannot be is only said.
     """
     if out is not None:
@@ -134,6 +152,8 @@ def keep_record(evaluation: Evaluation, path: Path, name: str, out: Path | None 
     run = run_of(path)
     if run is None:
         return "not kept: the checkpoint lies in no run directory; name a file with --out"
+    if is_named:
+        name = f"{name}-{path.absolute().name}"
     file = run / EVALUATIONS / f"{name}.json"
     try:
         evaluation.write(file)

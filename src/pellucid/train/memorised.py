@@ -2,63 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from pellucid import checkpoint
 from pellucid.config import from_tree
+from pellucid.data.cache import prepare_cached
+from pellucid.data.mixture import Mixture
 from pellucid.data.overlap import find_overlap
-from pellucid.data.shards import Ids, Split
+from pellucid.data.shards import Ids, Split, open_shards
 from pellucid.errors import UserError
 from pellucid.train.config import RunConfig
-from pellucid.train.opening import open_data
 
-_MOST_BYTES = 1 << 24
+_MOST_TOKENS = 1 << 24
 """Of the scored text, from which spans are drawn."""
 
 
-def seen_in_training(loaded: checkpoint.Loaded, text: Split | Iterator[str]) -> float | None:
-    """The share of the text's spans that stand in the run's training split.
+def seen_in_training(loaded: checkpoint.Loaded, documents: Iterable[Ids]) -> float | None:
+    """The share of the spans of the scored documents that stand in the run's training split: at least so much.
 
     None where that cannot be looked up: weights without a run, a stream, a data set on a hub, data that has moved or
-    changed since.
+    changed since or is no longer in the cache (nothing is prepared for this); and where `find_overlap` cannot say.
     """
     training = _training_split(loaded)
     if training is None:
         return None
-    ids, size = _of_split(loaded, text) if isinstance(text, Split) else _of_texts(loaded, text)
-    if not len(ids) or not size:
-        return None
-    return find_overlap(ids, training, bytes_per_token=size / len(ids)).share
+    drawn = list(_first(documents))
+    sample = [ids[:10_000] for ids in drawn[:1000]]
+    tokens, size = sum(map(len, sample)), sum(len(loaded.tokenizer.decode_bytes(ids)) for ids in sample)
+    return find_overlap(drawn, training, bytes_per_token=size / tokens).share if size else None
+
+
+def split_documents(loaded: checkpoint.Loaded, split: Split, tokens: int) -> Iterator[Ids]:
+    """The documents of the first tokens of a split, without the marks at their ends; where its documents are not
+    known, each shard is one.
+    """
+    tokens = min(tokens, split.tokens)
+    bounds = split.bounds.tolist() if len(split.starts) == len(split.shards) else []
+    if len(bounds) < 2:
+        bounds = [0]
+        for count in split.shard_tokens:
+            bounds.append(bounds[-1] + count)
+    if bounds[0] > 0:
+        bounds.insert(0, 0)
+    for start, stop in pairwise(bounds):
+        if start >= tokens:
+            return
+        ids = split.read(start, min(stop, tokens))
+        yield ids[:-1] if len(ids) and ids[-1] == loaded.tokenizer.end_of_text_id else ids
+
+
+def _first(documents: Iterable[Ids]) -> Iterator[Ids]:
+    left = _MOST_TOKENS
+    for ids in documents:
+        yield ids[:left]
+        left -= len(ids)
+        if left <= 0:
+            return
 
 
 def _training_split(loaded: checkpoint.Loaded) -> Split | None:
     if "train" not in loaded.config:
         return None
-    config = from_tree(RunConfig, loaded.config)
-    paths = [member.path for member in config.data.mixture] or [config.data.path]
-    if config.data.stream.enabled or any(path.startswith("hub:") for path in paths):
+    data = from_tree(RunConfig, loaded.config).data
+    paths = [member.path for member in data.mixture] or [data.path]
+    if data.stream.enabled or any(path.startswith("hub:") for path in paths):
         return None
     try:
-        shards = open_data(config, verify=False).shards
+        opened = [
+            open_shards(
+                prepare_cached(
+                    path,
+                    data.tokenizer,
+                    reading=data.reading,
+                    val_fraction=data.val_fraction,
+                    deduplicate=data.deduplicate,
+                    cache_dir=data.cache_dir,
+                    is_made=False,
+                )
+            )
+            for path in paths
+        ]
+        shards = Mixture(opened, [member.weight for member in data.mixture]) if data.mixture else opened[0]
     except UserError:
         return None
     trained_on = checkpoint.load_train_values(loaded.path).get("data")
     return shards.train if trained_on in (None, shards.fingerprint) else None
-
-
-def _of_split(loaded: checkpoint.Loaded, split: Split) -> tuple[Ids, int]:
-    ids = split.read(0, min(split.tokens, _MOST_BYTES))
-    sample = ids[:10_000]
-    return ids, round(len(loaded.tokenizer.decode_bytes(sample)) * len(ids) / max(1, len(sample)))
-
-
-def _of_texts(loaded: checkpoint.Loaded, texts: Iterator[str]) -> tuple[Ids, int]:
-    parts, size = [np.empty(0, dtype=np.uint32)], 0
-    for text in texts:
-        parts.append(loaded.tokenizer.encode(text))
-        size += len(text.encode())
-        if size >= _MOST_BYTES:
-            break
-    return np.concatenate(parts), size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,8 +15,8 @@ from pellucid.data.objectives import Causal, CausalConfig, Objective
 from pellucid.data.shards import Split, open_shards
 from pellucid.data.sources import open_source
 from pellucid.data.sources.base import documents
-from pellucid.errors import CheckpointError, DataError
-from pellucid.evaluate.documents import Reads, evaluate_documents
+from pellucid.errors import CheckpointError, ConfigError, DataError
+from pellucid.evaluate.documents import Reads, document_ids, evaluate_documents
 from pellucid.evaluate.perplexity import Perplexity, evaluate_split
 from pellucid.evaluate.record import TextEvaluation
 from pellucid.evaluate.splits import evaluate_objective_units, evaluate_split_units
@@ -25,7 +25,7 @@ from pellucid.evaluate.windows import require_stride
 from pellucid.model import EncoderDecoderLM
 from pellucid.runtime.precision import Precision
 from pellucid.train.config import RunConfig
-from pellucid.train.memorised import seen_in_training
+from pellucid.train.memorised import seen_in_training, split_documents
 from pellucid.train.opening import build_objective, open_data
 from pellucid.train.rundir import RunDirectory
 from pellucid.train.scored_text import TextFormat, open_passages, parts, title
@@ -52,6 +52,25 @@ class TextRequest:
         """Whether it asks for prepared data or the run's own, and not for text."""
         return not self.data or (len(self.data) == 1 and is_prepared(Path(self.data[0])))
 
+    def require_use(self) -> None:
+        """Raise ConfigError for a setting that changes nothing of this text."""
+        plain = TextFormat()
+        settings = {
+            "--reads stream": self.is_split and self.reads != "documents",
+            "--text-field": self.is_split and self.form.text_field != plain.text_field,
+            "--document-marker": self.is_split and self.form.document_marker is not None,
+        }
+        for name, is_idle in settings.items():
+            if is_idle:
+                raise ConfigError(
+                    f"{name}: is for raw text, and the data was prepared; leave it out, or name a text with --data"
+                )
+        if self.split != "val" and not self.is_split:
+            raise ConfigError(
+                f"--split {self.split}: is for prepared data, and {self.data[0]} is raw text, which is scored whole; "
+                "leave it out"
+            )
+
 
 def evaluate_loaded(
     loaded: checkpoint.Loaded,
@@ -65,83 +84,99 @@ def evaluate_loaded(
 
     What is predicted is what the run learned: every id of a text, or its objective's targets. Raises DataError for
     text that cannot be read, and where prepared data was made with another tokenizer than the model's; ConfigError
-    for a stride that does not fit; CheckpointError for a window longer than the model's context.
+    for a stride that does not fit, and for settings that the text has no use for; CheckpointError for a window longer
+    than the model's context.
     """
-    found = _evaluate(loaded, request, precision, keep, progress)
+    request.require_use()
+    if request.seq_len is not None and request.seq_len > loaded.model.max_seq_len:
+        raise CheckpointError(
+            f"{loaded.path}: --seq-len {request.seq_len} is more than the model's context ({loaded.model.max_seq_len})"
+        )
+    if request.stride is not None:
+        require_stride(request.seq_len or loaded.model.max_seq_len, request.stride)
+    objective = _learned(loaded, request.seq_len)
+    if objective is not None and not isinstance(objective, Causal):
+        _require_plain(loaded, request, keep)
     if request.is_split:
-        scored: Split | Iterator[str] = _open_split(
-            loaded, request.data[0] if request.data else None, request.split
-        )[1]
+        name, split, domains = _open_split(loaded, request.data[0] if request.data else None, request.split)
+    elif objective is None or isinstance(objective, Causal):
+        return _evaluate_raw(loaded, request, precision, keep, progress)
     else:
-        scored = (passage.text for passage in open_passages(request.data, request.form))
-    return replace(found, seen_in_training=seen_in_training(loaded, scored))
+        name, split, domains = title(request.data), _text_split(loaded, request), ()
+    if objective is None:
+        found = evaluate_split_units(
+            loaded.model,
+            loaded.tokenizer,
+            split,
+            precision,
+            data=name,
+            domains=domains,
+            window=request.seq_len,
+            stride=request.stride,
+            max_tokens=request.max_tokens,
+            keep=keep,
+            progress=progress,
+        )
+        scored = found.tokens
+    else:
+        if isinstance(objective, Causal):
+            _require_rows(loaded, request, keep)
+        found = evaluate_objective_units(
+            loaded.model,
+            loaded.tokenizer,
+            split,
+            precision,
+            objective,
+            data=name,
+            max_tokens=request.max_tokens,
+        )
+        scored = split.tokens if request.max_tokens is None else len(found.units) * found.window
+    return replace(found, seen_in_training=seen_in_training(loaded, split_documents(loaded, split, scored)))
 
 
-def _evaluate(
+def _evaluate_raw(
     loaded: checkpoint.Loaded,
     request: TextRequest,
     precision: Precision,
     keep: Callable[[DocumentTokens], None] | None,
     progress: Callable[[int], None],
 ) -> TextEvaluation:
-    if request.seq_len is not None and request.seq_len > loaded.model.max_seq_len:
-        raise CheckpointError(
-            f"--seq-len {request.seq_len} is more than the model's context ({loaded.model.max_seq_len})"
-        )
-    objective = _learned(loaded, request.seq_len)
-    is_causal = objective is None or isinstance(objective, Causal)
-    window = request.seq_len or loaded.model.max_seq_len
-    if request.stride is not None:
-        require_stride(window, request.stride)
-    if not is_causal and (request.stride is not None or keep is not None or request.reads == "stream"):
+    found = evaluate_documents(
+        loaded.model,
+        loaded.tokenizer,
+        open_passages(request.data, request.form),
+        precision,
+        data=title(request.data),
+        reads=request.reads,
+        window=request.seq_len,
+        stride=request.stride,
+        max_tokens=request.max_tokens,
+        keep=keep,
+        progress=progress,
+    )
+    passages = open_passages(request.data, request.form)
+    documents = document_ids(loaded.tokenizer, passages, request.max_tokens)
+    return replace(found, seen_in_training=seen_in_training(loaded, documents))
+
+
+def _require_plain(
+    loaded: checkpoint.Loaded, request: TextRequest, keep: Callable[[DocumentTokens], None] | None
+) -> None:
+    if request.stride is not None or keep is not None or request.reads == "stream":
         raise DataError(
             f"{loaded.path}: is scored by what it learned, which is no running text; --stride, --reads, --tokens and "
             "--page want a causal language model"
         )
-    if not request.is_split:
-        if is_causal:
-            return evaluate_documents(
-                loaded.model,
-                loaded.tokenizer,
-                open_passages(request.data, request.form),
-                precision,
-                data=title(request.data),
-                reads=request.reads,
-                window=window,
-                stride=request.stride,
-                max_tokens=request.max_tokens,
-                keep=keep,
-                progress=progress,
-            )
-        name, split = title(request.data), _text_split(loaded, request)
-    else:
-        if keep is not None:
-            raise DataError(
-                "prepared data has no text to show; name the raw text with --data for --tokens or --page"
-            )
-        name, split, domains = _open_split(loaded, request.data[0] if request.data else None, request.split)
-        if objective is None:
-            return evaluate_split_units(
-                loaded.model,
-                loaded.tokenizer,
-                split,
-                precision,
-                data=name,
-                domains=domains,
-                window=window,
-                stride=request.stride,
-                max_tokens=request.max_tokens,
-                progress=progress,
-            )
-        if request.stride is not None:
-            raise DataError(
-                f"{loaded.path}: learned packed documents, and its data is scored so; --stride wants raw text: name it "
-                "with --data"
-            )
-    assert objective is not None
-    return evaluate_objective_units(
-        loaded.model, loaded.tokenizer, split, precision, objective, data=name, max_tokens=request.max_tokens
-    )
+
+
+def _require_rows(
+    loaded: checkpoint.Loaded, request: TextRequest, keep: Callable[[DocumentTokens], None] | None
+) -> None:
+    if request.stride is not None or keep is not None:
+        raise DataError(
+            f"{loaded.path}: learned packed documents, and its data is scored so; --stride, --tokens and --page want "
+            "raw text: name it with --data"
+        )
 
 
 def score_checkpoint(

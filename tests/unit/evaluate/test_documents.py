@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import torch
 
 from pellucid.data.shards import Split
 from pellucid.errors import ConfigError, DataError
-from pellucid.evaluate.documents import Passage, evaluate_documents
+from pellucid.evaluate.documents import Passage, evaluate_documents, score_sequences
 from pellucid.evaluate.perplexity import evaluate_split
 from pellucid.evaluate.record import TextEvaluation
 from pellucid.evaluate.splits import evaluate_split_units
-from pellucid.evaluate.token_record import DocumentTokens, tokens_json
+from pellucid.evaluate.token_record import DocumentTokens, document_tokens, tokens_json
 from pellucid.model import DecoderConfig, DecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import choose_precision
@@ -129,16 +130,16 @@ def test_token_losses_sum_to_the_totals(model: DecoderLM, tokenizer: ByteTokeniz
     kept: list[DocumentTokens] = []
     found = score(model, tokenizer, TEXTS, stride=5, keep=kept.append)
     sums = [one.losses.sum(dtype=np.float64) for one in kept]
-    assert sums == found.units.losses.tolist()
+    np.testing.assert_allclose(sums, found.units.losses, rtol=1e-6)
     assert [one.where for one in kept] == [f"line {i}" for i in range(1, 26)]
     for text, one in zip(TEXTS, kept, strict=True):
-        assert one.ids.tolist() == list(text.encode())
-        assert one.starts.tolist() == list(range(len(text.encode())))
-    plain = next(one for text, one in zip(TEXTS, kept, strict=True) if text.isascii())
-    assert "".join(plain.texts).isascii()
+        assert one.ids == tuple(tuple(character.encode()) for character in text)
+        assert one.texts == tuple(text)
+        assert one.starts.tolist() == [len(text[:place].encode()) for place in range(len(text))]
+        assert one.tokens == len(text.encode())
     tree = json.loads(tokens_json(["a"], "b", [kept[0].beside(kept[0])]))
     first = tree["documents"][0]["tokens"][0]
-    assert (first["text"], first["id"], first["byte"]) == ("n", ord("n"), 0)
+    assert (first["text"], first["ids"], first["byte"]) == ("n", [ord("n")], 0)
     assert first["nats"] == first["nats_against"] == pytest.approx(kept[0].losses[0], abs=1e-5)
     with pytest.raises(DataError, match="line 1: the models cut it into different tokens"):
         kept[0].beside(kept[1])
@@ -149,16 +150,18 @@ def test_few_documents_are_cut_into_blocks_by_bytes_alone(model: DecoderLM) -> N
     texts = [LONG * 9, LONG * 7, "€" * 900]
     size = sum(len(text.encode()) for text in texts)
     for tokenizer in (ByteTokenizer(), CharTokenizer("".join(sorted(set("".join(texts)))))):
-        kept: list[DocumentTokens] = []
-        found = score(model, tokenizer, texts, keep=kept.append)
+        found = score(model, tokenizer, texts)
         sizes = [2048] * (size // 2048) + [size % 2048]
         assert found.units.bytes.tolist() == sizes
         assert found.unit == "block of 2,048 bytes"
         expected, offset = np.zeros(len(sizes)), 0
-        for text, one in zip(texts, kept, strict=True):
-            for start, loss in zip(one.starts.tolist(), one.losses.tolist(), strict=True):
-                expected[(start + offset) // 2048] += 0 if math.isnan(loss) else loss
-            offset += len(text.encode())
+        for text in texts:
+            ids = tokenizer.encode(text)
+            begun = np.concatenate([[tokenizer.end_of_text_id], ids]).astype(np.uint32)
+            (losses,) = score_sequences(model, [begun], FP32, unscored=1, window=CONTEXT, stride=CONTEXT)
+            for token, loss in zip(ids.tolist(), losses.tolist(), strict=True):
+                expected[offset // 2048] += loss
+                offset += len(tokenizer.decode_bytes([token]))
         np.testing.assert_allclose(found.units.losses, expected, rtol=1e-9)
 
 
@@ -241,9 +244,12 @@ def test_progress_counts_up_to_all_tokens(model: DecoderLM, tokenizer: ByteToken
 # Prepared splits ------------------------------------------------------------------------------------
 
 
-def prepared(tokenizer: ByteTokenizer, *, shard: int | None = None, has_starts: bool = True) -> Split:
+def prepared(
+    tokenizer: Tokenizer, *, shard: int | None = None, has_starts: bool = True, texts: Sequence[str] = TEXTS
+) -> Split:
     """The texts as `prepare` lays them out: each followed by the end of text; cut into shards of equal length."""
-    parts = [np.array([*tokenizer.encode(text).tolist(), 256], dtype=np.uint16) for text in TEXTS]
+    end = tokenizer.end_of_text_id
+    parts = [np.array([*tokenizer.encode(text).tolist(), end], dtype=np.uint16) for text in texts]
     ids = np.concatenate(parts)
     begins = np.cumsum([0, *map(len, parts[:-1])])
     width = shard or len(ids)
@@ -255,30 +261,96 @@ def prepared(tokenizer: ByteTokenizer, *, shard: int | None = None, has_starts: 
 @pytest.mark.parametrize("has_starts", [True, False])
 @pytest.mark.parametrize("shard", [None, 100])
 @pytest.mark.parametrize("max_tokens", [None, 150])
-def test_a_split_gives_the_numbers_of_training(
+def test_a_split_gives_the_numbers_of_training_and_the_first_of_each_shard(
     model: DecoderLM, tokenizer: ByteTokenizer, shard: int | None, max_tokens: int | None, has_starts: bool
 ) -> None:
     split = prepared(tokenizer, shard=shard, has_starts=has_starts)
-    logged = evaluate_split(model, tokenizer, split, FP32, seq_len=8, max_tokens=max_tokens)
     found = evaluate_split_units(model, tokenizer, split, FP32, data="val", window=8, max_tokens=max_tokens)
-    assert (found.tokens, found.bytes) == (logged.tokens, logged.bytes)
-    assert found.loss == pytest.approx(logged.loss, rel=1e-7)
-    assert found.bits_per_byte == pytest.approx(logged.bits_per_byte, rel=1e-7)
+    ids = np.concatenate(split.shards)[:max_tokens].tolist()
+    assert found.tokens == len(ids)
+    assert found.bytes == sum(token < 256 for token in ids)
+    firsts = range(0, len(ids), shard or len(ids))
+    logged = evaluate_split(
+        model, tokenizer, split, FP32, seq_len=8, max_tokens=max_tokens and max_tokens - len(firsts)
+    )
+    assert logged.tokens == len(ids) - len(firsts)
+    text = [256, *ids]
+    of_firsts = sum(direct(model, text[first : first + 2], 1, 8, 8)[0] for first in firsts)
+    assert found.loss * found.tokens == pytest.approx(logged.loss * logged.tokens + of_firsts, rel=1e-6)
+    assert found.bits_per_byte == pytest.approx(found.loss * found.tokens / math.log(2) / found.bytes)
     assert found.unit == ("document" if has_starts else "block of 2,048 bytes")
 
 
 def test_documents_of_a_split_may_go_on_in_the_next_shard(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
-    """In windows of one id, a token's loss depends on the one before it alone: so shards hardly change the sums."""
+    """In windows of one id, a token's loss depends on the one before it alone: so shards change nothing."""
     one = evaluate_split_units(model, tokenizer, prepared(tokenizer), FP32, data="val", window=1)
     cut = evaluate_split_units(model, tokenizer, prepared(tokenizer, shard=100), FP32, data="val", window=1)
     assert len(one.units) == len(cut.units) == len(TEXTS)
     sizes = [len(text.encode()) for text in TEXTS]
-    assert one.units.bytes.tolist() == [sizes[0] - 1, *sizes[1:]]  # the very first id has nothing before it
-    assert one.units.tokens.tolist() == [sizes[0], *(size + 1 for size in sizes[1:])]
-    lost = one.units.tokens - cut.units.tokens  # the first id of each further shard
-    assert lost.sum() == len(prepared(tokenizer, shard=100).shards) - 1
-    same = lost == 0
-    np.testing.assert_allclose(cut.units.losses[same], one.units.losses[same], rtol=1e-6)
+    assert one.units.bytes.tolist() == cut.units.bytes.tolist() == sizes
+    assert one.units.tokens.tolist() == cut.units.tokens.tolist() == [size + 1 for size in sizes]
+    np.testing.assert_allclose(cut.units.losses, one.units.losses, rtol=1e-6)
+
+
+def test_units_of_a_split_are_those_of_any_tokenizer(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
+    """Documents, and blocks: a first character of three bytes is one id here and three there."""
+    texts = ["€ first", *TEXTS]
+    other = CharTokenizer("".join(sorted(set("".join(texts)))))
+    for starts in (True, False):
+        ours, theirs = (
+            evaluate_split_units(
+                model, each, prepared(each, texts=texts, has_starts=starts), FP32, data="val"
+            )
+            for each in (tokenizer, other)
+        )
+        assert ours.text_sha256 == theirs.text_sha256 == hashlib.sha256("".join(texts).encode()).hexdigest()
+        assert ours.units.bytes.tolist() == theirs.units.bytes.tolist()
+        assert ours.tokens > theirs.tokens
+
+
+@pytest.mark.parametrize("shard", [None, 100])
+def test_documents_of_a_split_can_be_shown(
+    model: DecoderLM, tokenizer: ByteTokenizer, shard: int | None
+) -> None:
+    kept: list[DocumentTokens] = []
+    split = prepared(tokenizer, shard=shard)
+    found = evaluate_split_units(model, tokenizer, split, FP32, data="val", keep=kept.append)
+    if shard is None:
+        assert ["".join(one.texts) for one in kept] == [f"{text}<|endoftext|>" for text in TEXTS]
+    assert sum(one.tokens for one in kept) == found.tokens
+    shown: dict[str, float] = {}
+    for one in kept:
+        name = one.where.removesuffix(", further on")
+        assert (one.starts[0] > 0) == (name != one.where)
+        shown[name] = shown.get(name, 0) + float(one.losses.sum(dtype=np.float64))
+    assert list(shown) == [f"document {number}" for number in range(1, len(TEXTS) + 1)]
+    np.testing.assert_allclose(list(shown.values()), found.units.losses, rtol=1e-6)
+
+
+def test_where_documents_are_not_known_shards_are_shown(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
+    kept: list[DocumentTokens] = []
+    split = prepared(tokenizer, shard=100, has_starts=False)
+    evaluate_split_units(model, tokenizer, split, FP32, data="val", max_tokens=150, keep=kept.append)
+    assert [(one.where, one.tokens) for one in kept] == [("shard 1", 100), ("shard 2", 50)]
+
+
+@pytest.mark.parametrize("loss", [math.inf, math.nan])
+def test_token_losses_that_are_no_numbers_are_valid_json(tokenizer: ByteTokenizer, loss: float) -> None:
+    ids = np.array(list(b"ab"), dtype=np.uint32)
+    losses = np.array([loss, 1], dtype=np.float32)
+    one = document_tokens(tokenizer, ids, np.arange(3), losses, where="", domain="")
+    tree = json.loads(tokens_json(["a"], "b", [one]), parse_constant=pytest.fail)
+    assert [token["nats"] for token in tree["documents"][0]["tokens"]] == [str(loss), 1.0]
+
+
+def test_bytes_that_are_no_text_are_shown_as_such(tokenizer: ByteTokenizer) -> None:
+    ids = np.frombuffer(b"a\xc3\xa9b\xe2\x82", dtype=np.uint8).astype(np.uint32)
+    losses = np.array([1, 2, 4, 8, 16, 32], dtype=np.float32)
+    one = document_tokens(tokenizer, ids, np.arange(7), losses, where="", domain="")
+    assert one.texts == ("a", "é", "b", "\ufffd")
+    assert one.losses.tolist() == [1, 6, 8, 48]
+    assert one.starts.tolist() == [0, 1, 3, 4]
+    assert one.ids[1] == (0xC3, 0xA9)
 
 
 def test_the_parts_of_a_mixture_are_parts_of_its_split(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
@@ -288,6 +360,6 @@ def test_the_parts_of_a_mixture_are_parts_of_its_split(model: DecoderLM, tokeniz
     )
     found = evaluate_split_units(model, tokenizer, both, FP32, data="val", domains=("a", "b"))
     for name, split in (("a", first), ("b", second)):
-        alone = evaluate_split(model, tokenizer, split, FP32)
+        alone = evaluate_split_units(model, tokenizer, split, FP32, data="val")
         assert found.of_domain(name).tokens == alone.tokens
         assert found.of_domain(name).loss == pytest.approx(alone.loss, rel=1e-6)

@@ -21,7 +21,7 @@ from pellucid.data.prepare import prepare
 from pellucid.data.shards import Split, open_shards
 from pellucid.data.sources import open_source
 from pellucid.errors import DataError
-from pellucid.evaluate.perplexity import evaluate_split, evaluate_text
+from pellucid.evaluate.perplexity import evaluate_split
 from pellucid.model import DecoderConfig, DecoderLM, EncoderDecoderConfig, EncoderDecoderLM
 from pellucid.runtime.device import Device
 from pellucid.runtime.precision import choose_precision
@@ -167,10 +167,7 @@ def test_only_so_many_targets_and_always_the_same(encoder_decoder: EncoderDecode
     assert [score.tokens for score in scores] == [11]
 
 
-def test_a_text_is_scored_by_an_objective_too(encoder_decoder: EncoderDecoderLM) -> None:
-    objective = build(SpanCorruptionConfig())
+def test_one_text_holds_no_pairs(encoder_decoder: EncoderDecoderLM) -> None:
     data = Split("text", (TOKENIZER.encode(TEXT),))
-    found = evaluate_text(encoder_decoder, TOKENIZER, TEXT, FP32, objective=objective)
-    assert found == evaluate_split(encoder_decoder, TOKENIZER, data, FP32, objective=objective)
     with pytest.raises(DataError, match="text: was prepared as single texts"):
-        evaluate_text(encoder_decoder, TOKENIZER, TEXT, FP32, objective=build(PairedConfig()))
+        evaluate_split(encoder_decoder, TOKENIZER, data, FP32, objective=build(PairedConfig()))

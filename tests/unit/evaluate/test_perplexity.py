@@ -11,7 +11,7 @@ from pellucid.data.evaluation import evaluation_batches
 from pellucid.data.shards import Split
 from pellucid.errors import DataError
 from pellucid.evaluate import perplexity
-from pellucid.evaluate.perplexity import Perplexity, evaluate_split, evaluate_text
+from pellucid.evaluate.perplexity import Perplexity, evaluate_split
 from pellucid.evaluate.scoring import score_windows
 from pellucid.model import DecoderConfig, DecoderLM
 from pellucid.runtime.device import Device
@@ -116,7 +116,7 @@ def test_only_the_first_tokens_where_so_many_are_wanted(
 
 def test_bytes_are_those_of_the_text(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
     """The byte tokenizer has an id a byte: bits per byte are the loss in bits, € counts three times."""
-    found = evaluate_text(model, tokenizer, TEXT, FP32)
+    found = evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32)
     assert found.bytes == found.tokens == len(TEXT.encode()) - 1  # the first is not predicted
     assert found.bytes > len(TEXT)
     assert found.bits_per_byte == pytest.approx(found.loss / math.log(2), rel=1e-12)
@@ -124,7 +124,7 @@ def test_bytes_are_those_of_the_text(model: DecoderLM, tokenizer: ByteTokenizer)
 
 def test_a_token_of_several_bytes_counts_them_all(model: DecoderLM) -> None:
     tokenizer = CharTokenizer("€🙂ab")
-    found = evaluate_text(model, tokenizer, "a€🙂b€", FP32)
+    found = evaluate_split(model, tokenizer, split(tokenizer.encode("a€🙂b€")), FP32)
     assert (found.tokens, found.bytes) == (4, 3 + 4 + 1 + 3)
     assert found.bits_per_byte == pytest.approx(4 * found.loss / math.log(2) / 11, rel=1e-12)
 
@@ -145,20 +145,6 @@ def test_nothing_but_special_tokens_has_no_bits_per_byte(model: DecoderLM, token
     assert math.isfinite(found.loss)
 
 
-def test_a_text_is_a_split_of_one_shard(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
-    found = evaluate_text(model, tokenizer, TEXT, FP32, seq_len=7)
-    assert found == evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32, seq_len=7)
-    assert evaluate_text(model, tokenizer, "<|endoftext|>", FP32).tokens == len("<|endoftext|>") - 1
-
-
-@pytest.mark.parametrize(("text", "tokens"), [("", 0), ("x", 1)])
-def test_a_text_too_short_to_score(
-    model: DecoderLM, tokenizer: ByteTokenizer, text: str, tokens: int
-) -> None:
-    with pytest.raises(DataError, match=rf"the text has {tokens} token\(s\); scoring needs at least 2"):
-        evaluate_text(model, tokenizer, text, FP32)
-
-
 def test_a_split_too_short_to_score(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
     with pytest.raises(DataError, match="scoring needs two in a row"):
         evaluate_split(model, tokenizer, split(np.array([65])), FP32)
@@ -168,7 +154,7 @@ def test_a_split_too_short_to_score(model: DecoderLM, tokenizer: ByteTokenizer) 
 def test_the_model_is_left_as_it_was(model: DecoderLM, tokenizer: ByteTokenizer, training: bool) -> None:
     model.train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    scores = {evaluate_text(model, tokenizer, TEXT, FP32).loss for _ in range(2)}
+    scores = {evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32).loss for _ in range(2)}
     assert len(scores) == 1  # dropout was off, whatever the mode
     assert all(module.training == training for module in model.modules())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -179,7 +165,7 @@ def test_the_model_is_left_as_it_was(model: DecoderLM, tokenizer: ByteTokenizer,
 def test_the_model_is_left_as_it_was_when_scoring_fails(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
     model.train()
     with pytest.raises(ValueError, match="more than max_seq_len"):
-        evaluate_text(model, tokenizer, TEXT, FP32, seq_len=CONTEXT + 1)
+        evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32, seq_len=CONTEXT + 1)
     assert model.training
     assert not torch.is_inference_mode_enabled()
 
@@ -212,8 +198,10 @@ def test_scores_come_in_the_order_of_the_text(model: DecoderLM, tokenizer: ByteT
 
 
 def test_bf16_comes_near_float32(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
-    exact = evaluate_text(model, tokenizer, TEXT, FP32).loss
-    narrow = evaluate_text(model, tokenizer, TEXT, choose_precision("bf16", CPU)).loss
+    exact = evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32).loss
+    narrow = evaluate_split(
+        model, tokenizer, split(tokenizer.encode(TEXT)), choose_precision("bf16", CPU)
+    ).loss
     assert narrow != exact
     assert narrow == pytest.approx(exact, rel=0.02)
 
@@ -222,7 +210,7 @@ def test_an_untrained_uniform_model_needs_the_bits_of_its_vocabulary(tokenizer: 
     model = DecoderConfig(vocab_size=256, d_model=8, num_layers=1, num_heads=1, max_seq_len=CONTEXT).build()
     with torch.no_grad():
         model.embedding.table.zero_()
-    found = evaluate_text(model, tokenizer, TEXT, FP32)
+    found = evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32)
     assert found.loss == pytest.approx(math.log(256), rel=1e-6)
     assert found.perplexity == pytest.approx(256, rel=1e-5)
     assert found.bits_per_byte == pytest.approx(8, rel=1e-6)
@@ -236,13 +224,13 @@ def test_a_loss_beyond_the_largest_number_has_an_infinite_perplexity(tokenizer: 
             parameter.zero_()
         model.embedding.table.zero_()
         model.embedding.table[ord("a")], model.embedding.table[ord("b")] = 1000, -1000
-    found = evaluate_text(model, tokenizer, "ab", FP32)
+    found = evaluate_split(model, tokenizer, split(tokenizer.encode("ab")), FP32)
     assert found.loss > 700
     assert found.perplexity == math.inf
 
 
 def test_the_dictionary_has_every_number(model: DecoderLM, tokenizer: ByteTokenizer) -> None:
-    found = evaluate_text(model, tokenizer, TEXT, FP32)
+    found = evaluate_split(model, tokenizer, split(tokenizer.encode(TEXT)), FP32)
     assert found.to_dict() == {
         "loss": found.loss,
         "perplexity": found.perplexity,

@@ -24,8 +24,10 @@ def evaluation(count: int = 30, domains: tuple[str, ...] = ()) -> TextEvaluation
 
 
 def document(**changes) -> DocumentTokens:
-    values = {"where": "<line 1>", "domain": "", "ids": np.arange(5, dtype=np.uint32), "texts": TEXTS}
-    return DocumentTokens(**{**values, "starts": np.arange(5), "losses": LOSSES, **changes})
+    values = {"where": "<line 1>", "domain": "", "ids": ((0,), (1,), (2,), (3,), (4, 5))}
+    return DocumentTokens(
+        **{**values, "texts": TEXTS, "starts": np.arange(5), "losses": LOSSES, "unscored": 1, **changes}
+    )
 
 
 class Spans(HTMLParser):
@@ -61,7 +63,7 @@ def test_every_token_has_the_shade_of_its_loss() -> None:
         ["h0", " is", "0.00 nats, p = 1"],
         ["h4", " <b>", "4.00 nats, p = 0.018"],
         ["h2", "\N{RETURN SYMBOL}\n", "2.00 nats, p = 0.14"],
-        ["h8", "\ufffd", "99.00 nats, p = 1e-43"],
+        ["h8", "\ufffd", "2 tokens together: 99.00 nats, p = 1e-43"],
     ]
     assert "runs/&lt;a&gt;" in page
     assert "&lt;line 1&gt;" in page
@@ -117,3 +119,26 @@ def test_one_unit_has_no_interval_and_it_is_said() -> None:
         "a & b.txt: loss 3.0000 nats/token, perplexity 20.086, 1.0820 bits/byte (1 tokens, 4 bytes, fp32)"
     )
     assert second.startswith("no interval: 1 document cannot say how far another text would be off")
+
+
+def test_losses_that_are_no_numbers_are_told_from_those_that_nobody_has() -> None:
+    losses = np.array([np.nan, np.inf, np.nan, 0.5, np.inf], dtype=np.float32)
+    page = token_page([document(losses=losses)], [evaluation()], ["a"])
+    assert [(shade, title) for shade, _, title in Spans(page).found] == [
+        (None, None),
+        ("h8", "inf nats, p = 0"),
+        ("broken", "nan nats, p = nan"),
+        ("h0", "0.50 nats, p = 0.61"),
+        ("h8", "2 tokens together: inf nats, p = 0"),
+    ]
+    assert "is not a number: the model computes NaN there, and is broken" in page
+    assert "computes NaN" not in token_page([document()], [evaluation()], ["a"])
+    other = np.array([np.nan, np.inf, 1, np.nan, 1], dtype=np.float32)
+    pair = token_page([document(losses=losses, against=other)], [evaluation(), evaluation()], ["a", "b"])
+    assert [shade for shade, _, _ in Spans(pair).found] == [None, "a0", "broken", "broken", "b8"]
+
+
+def test_a_loss_that_is_no_number_has_no_interval_and_it_is_said_why() -> None:
+    units = UnitScores(np.full(30, np.nan), np.arange(1, 31), np.arange(1, 31))
+    found = TextEvaluation("t", "", "", "document", 8, 8, units)
+    assert printed(found)[1].startswith("no interval: the loss is nan")
