@@ -69,8 +69,8 @@ def forests(analysis: Analysis) -> list[Forest]:
 
 
 _NOTE = (
-    "Bars: 95 % intervals over seeds. Green: better, orange: worse, over seeds and over the text not by chance; "
-    "blue: neither can be said."
+    "Bars: 95 % intervals over seeds, of each row alone. Green: better, orange: worse, over seeds and over the text not "
+    "by chance, for all rows together; blue: neither can be said."
 )
 _COLOURS = {"better": 2, "worse": 1}
 
