@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def paired_p_value(differences: Sequence[float]) -> float:
     mean, error = _mean_and_error(differences)
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    return 1 - t_within(abs(mean) / error, len(differences) - 1)
+    return t_beyond(abs(mean) / error, len(differences) - 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -54,14 +55,41 @@ def t_within(t: float, degrees: int) -> float:
                              ν even:  sin θ · (1 + 1/2 cos²θ + (1·3)/(2·4) cos⁴θ + … up to cos^(ν-2)θ).
     Source: Abramowitz & Stegun 1964, 26.7.3 and 26.7.4.
     """
-    angle = math.atan2(t, math.sqrt(degrees))
-    sine, cosine = math.sin(angle), math.cos(angle)
-    is_odd = degrees % 2 == 1
-    term, total = (cosine, 0.0) if is_odd else (1.0, 0.0)
-    for power in range(1 if is_odd else 0, degrees - 1, 2):
+    sine, cosine = _sine_and_cosine(t, degrees)
+    total = math.fsum(islice(_terms(cosine, degrees), degrees // 2))
+    return 2 / math.pi * (math.atan2(t, math.sqrt(degrees)) + sine * total) if degrees % 2 else sine * total
+
+
+def t_beyond(t: float, degrees: int) -> float:
+    """P(|T| > t), right to many digits where it is small too.
+
+    The series of `t_within` without an end adds up to 1, so that its further terms are what lies beyond; all of them
+    are positive, and nothing cancels as it does in 1 - P(|T| ≤ t).
+    """
+    if not t >= 2:  # much lies beyond: 1 - P is as good, and further terms would be many
+        return 1 - t_within(t, degrees)
+    sine, cosine = _sine_and_cosine(t, degrees)
+    total = 0.0
+    for term in islice(_terms(cosine, degrees), degrees // 2, None):
         total += term
+        if not term > 1e-17 * sine**2 * total:  # the rest is at most term / sin²θ
+            break
+    return 2 / math.pi * sine * total if degrees % 2 else sine * total
+
+
+def _sine_and_cosine(t: float, degrees: int) -> tuple[float, float]:
+    """Of θ = atan(t / √ν); the cosine not by the angle, which near a right one has few digits left."""
+    root = math.sqrt(degrees)
+    return math.sin(math.atan2(t, root)), root / math.hypot(t, root)
+
+
+def _terms(cosine: float, degrees: int) -> Iterator[float]:
+    """The terms of the series, without an end: c, 2/3 c³, … for odd degrees, 1, 1/2 c², … for even ones."""
+    term, power = (cosine, 1) if degrees % 2 else (1.0, 0)
+    while True:
+        yield term
         term *= cosine**2 * (power + 1) / (power + 2)
-    return 2 / math.pi * (angle + sine * total) if is_odd else sine * total
+        power += 2
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pellucid.errors import DataError
-from pellucid.evaluate.student import holm, paired_p_value, student_interval, t_quantile, t_within
+from pellucid.evaluate.student import holm, paired_p_value, student_interval, t_beyond, t_quantile, t_within
 
 # Abramowitz & Stegun 1964, table 26.10, and the same in any handbook.
 TABLE = {
@@ -38,6 +38,44 @@ def test_the_series_equals_the_integral_of_the_density(degrees: int) -> None:
         x = np.linspace(-t, t, 200_001)
         area = np.trapezoid(constant * (1 + x**2 / degrees) ** (-(degrees + 1) / 2), x)
         assert t_within(t, degrees) == pytest.approx(area, abs=1e-9)
+
+
+# The regularised incomplete beta function I(ν / (ν + t²); ν/2, 1/2), with 50 digits by mpmath.
+TAILS = {
+    (3, 2): 0.0954659662667,
+    (2, 100): 0.0482121787311,
+    (20, 3): 2.73203250247e-4,
+    (1e4, 3): 2.2053155023e-12,
+    (12, 5): 7.08949251716e-5,
+    (50, 4): 9.57445365697e-7,
+    (30, 9): 2.48370470416e-10,
+    (6, 30): 1.39427687672e-6,
+    (40, 26): 6.97611390425e-25,
+    (1e9, 2): 1e-18,
+    (1e12, 1): 6.36619772368e-13,
+}
+
+
+@pytest.mark.parametrize(("place", "expected"), TAILS.items())
+def test_small_tails_keep_their_digits(place: tuple[float, int], expected: float) -> None:
+    assert t_beyond(*place) == pytest.approx(expected, rel=1e-11)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 8, 53])
+def test_what_lies_within_and_beyond_is_all(degrees: int) -> None:
+    for t in (0.0, 0.5, 1.999, 2.0, 2.001, 7.0):
+        assert t_within(t, degrees) + t_beyond(t, degrees) == pytest.approx(1, abs=1e-14)
+    assert t_beyond(math.inf, degrees) == 0
+    assert math.isnan(t_beyond(math.nan, degrees))
+
+
+def test_differences_that_hardly_vary_have_a_small_p_and_no_negative_one() -> None:
+    """With two degrees of freedom p = 1 - t / √(2 + t²), which is 1 / t² for a large t."""
+    differences = [1.0, 1.0 + 1e-9, 1.0 - 1e-9]
+    t = float(np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(3)))
+    assert paired_p_value(differences) == pytest.approx(1 / t**2, rel=1e-9)
+    wide = [paired_p_value(list(1 + 1e-9 * np.random.default_rng(n).standard_normal(9))) for n in range(20)]
+    assert all(0 < p < 1e-50 for p in wide)
 
 
 def test_many_degrees_are_a_normal_distribution() -> None:

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import reduce
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +24,8 @@ AT_ONCE = 6
 POINTS = 160
 """Places of the x axis at which seeds are averaged."""
 
-Curve = Callable[[RunRecord, Against], tuple[Numbers, Numbers]]
+Drawn = Callable[[str, int, Sequence[RunRecord], Against], list[Series]]
+"""A cell's name, colour and runs → its curves: one, or one a seed."""
 
 
 def forests(analysis: Analysis) -> list[Forest]:
@@ -32,7 +34,7 @@ def forests(analysis: Analysis) -> list[Forest]:
     found = [
         Forest(
             "main-effects",
-            "Main effects: each value against the baseline's, averaged over all else",
+            "Main effects: each value against the baseline's, by seed averaged over all else",
             Axis("bits/byte more than the baseline's value (← better)"),
             [
                 _row(
@@ -66,7 +68,10 @@ def forests(analysis: Analysis) -> list[Forest]:
     return [forest for forest in found if not forest.is_empty]
 
 
-_NOTE = "Bars: 95 % intervals over seeds. Green: better, orange: worse, and not by chance; blue: cannot be told apart."
+_NOTE = (
+    "Bars: 95 % intervals over seeds, of each row alone. Green: better, orange: worse, over seeds and over the text not "
+    "by chance, for all rows together; blue: neither can be said."
+)
 _COLOURS = {"better": 2, "worse": 1}
 
 
@@ -121,57 +126,86 @@ def _key_of_colours(analysis: Analysis) -> str:
 def _faceted(
     facets: Sequence[tuple[str, Sequence[tuple[str, int, CellResult]]]],
     against: Against,
-    curve: Curve,
+    drawn: Drawn,
     name: str,
     title: str,
     unit: str,
 ) -> list[Chart]:
     charts: list[Chart] = []
-    for facet, members in facets:
-        series = [
-            averaged
-            for label, colour, result in members
-            if (averaged := _averaged(label, colour, [curve(run.run, against) for run in result.runs]))
-        ]
-        of = f"-{re.sub(r'[^a-z0-9]+', '-', facet.lower())}" if facet else ""
-        if series:
+    for (facet, members), slug in zip(facets, _slugs([facet for facet, _ in facets]), strict=True):
+        cells = [drawn(label, colour, _runs(result), against) for label, colour, result in members]
+        is_apart = any(len(series) > 1 for series in cells)
+        if any(cells):
             charts.append(
                 Chart(
-                    f"{name}-{against.key}{of}",
+                    f"{name}-{against.key}{slug}",
                     f"{title}: {facet}" if facet else title,
                     Axis(against.title, low=0.0),
                     Axis(unit),
-                    series,
+                    [one for series in cells for one in series],
+                    note=_APART if is_apart else "",
                 )
             )
     return _on_one_scale(charts)
 
 
-def _averaged(name: str, colour: int, curves: Sequence[tuple[Numbers, Numbers]]) -> Series | None:
-    """The mean of several curves as far as all reach, and the band between the lowest and the highest."""
-    known = [(x[np.isfinite(x) & np.isfinite(y)], y[np.isfinite(x) & np.isfinite(y)]) for x, y in curves]
-    known = [(x, y) for x, y in known if len(x)]
-    if not known:
-        return None
-    first, last = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
-    longest = max(len(x) for x, _ in known)
-    at = np.linspace(first, last, min(POINTS, longest)) if longest > 1 else np.array([first])
-    heights = np.array([np.interp(at, x, y) for x, y in known])
-    kind = "points" if longest <= 24 else "line"
-    band = (heights.min(axis=0), heights.max(axis=0)) if len(known) > 1 else (None, None)
-    return Series(name, at, heights.mean(axis=0), colour, kind, *band)
+_APART = "Lines of one colour are seeds: they share no place on this axis at which they could be averaged."
 
 
-def _training(run: RunRecord, against: Against) -> tuple[Numbers, Numbers]:
-    loss = run.column("loss")
-    known = np.isfinite(loss)
-    x = against.of(run, run.steps)[known]
-    return x, running_median(loss[known], smoothing_window(len(loss)))
+def _runs(result: CellResult) -> list[RunRecord]:
+    return [scored.run for scored in result.runs]
 
 
-def _validation(run: RunRecord, against: Against) -> tuple[Numbers, Numbers]:
-    facts = run.validations
-    return against.of(run, facts), run.column("bits_per_byte", facts)
+def _slugs(facets: Sequence[str]) -> list[str]:
+    """Of each facet the end of its file's name; numbered where another facet has the same one."""
+    slugs: list[str] = []
+    for facet in facets:
+        slug = base = f"-{re.sub(r'[^a-z0-9]+', '-', facet.lower()).strip('-')}" if facet else ""
+        number = 2
+        while slug in slugs:
+            slug, number = f"{base}-{number}", number + 1
+        slugs.append(slug)
+    return slugs
+
+
+def _training(name: str, colour: int, runs: Sequence[RunRecord], against: Against) -> list[Series]:
+    """The mean of the smoothed losses as far as all seeds reach; steps are close enough to read between them."""
+    curves: list[tuple[Numbers, Numbers]] = []
+    for run in runs:
+        x, loss = _known(against.of(run, run.steps), run.column("loss"))
+        curves.append((x, running_median(loss, smoothing_window(len(loss)))))
+    curves = [(x, y) for x, y in curves if len(x)]
+    first, last = max((x[0] for x, _ in curves), default=0.0), min((x[-1] for x, _ in curves), default=0.0)
+    if len(curves) < 2 or first > last:
+        return [Series(name, x, y, colour) for x, y in curves]
+    at = np.unique(np.linspace(first, last, min(POINTS, max(len(x) for x, _ in curves))))
+    return [_mean(name, colour, at, np.array([np.interp(at, x, y) for x, y in curves]), "line")]
+
+
+def _validation(name: str, colour: int, runs: Sequence[RunRecord], against: Against) -> list[Series]:
+    """The mean where all seeds were measured, and nothing between; each seed itself where there is no such place."""
+    curves = [
+        _known(against.of(run, run.validations), run.column("bits_per_byte", run.validations)) for run in runs
+    ]
+    curves = [(x, y) for x, y in curves if len(x)]
+    shared = reduce(np.intersect1d, [x for x, _ in curves]) if curves else np.empty(0)
+    if len(curves) < 2 or not len(shared):
+        return [Series(name, x, y, colour, "points") for x, y in curves]
+    heights = np.array([y[np.isin(x, shared)] for x, y in curves])
+    return [_mean(name, colour, shared, heights, "points")]
+
+
+def _mean(name: str, colour: int, at: Numbers, heights: Numbers, kind: Literal["line", "points"]) -> Series:
+    """With the band between the lowest and the highest seed. heights: [seed, place]."""
+    return Series(name, at, heights.mean(axis=0), colour, kind, heights.min(axis=0), heights.max(axis=0))
+
+
+def _known(x: Numbers, y: Numbers) -> tuple[Numbers, Numbers]:
+    """What is known of a curve, x ascending; of what a rollback made anew, the last."""
+    is_there = np.isfinite(x) & np.isfinite(y)
+    x, y = x[is_there], y[is_there]
+    places, from_behind = np.unique(x[::-1], return_index=True)
+    return places, y[::-1][from_behind]
 
 
 def _on_one_scale(charts: Sequence[Chart]) -> list[Chart]:

@@ -41,42 +41,62 @@ def findings(analysis: Analysis) -> list[str]:
 
 
 def _effect(effect: Effect, name: str) -> str:
-    words = _sentence(short(effect.level), short(effect.reference), effect.difference, "pairs of runs")
-    return f"{name}: {words}"
+    words = f"{name}: {_sentence(short(effect.level), short(effect.reference), effect.difference)}"
+    if effect.reach is None:
+        return words
+    low, high = effect.reach
+    return f"{words} By combination of the other keys: {low:+.4f} … {high:+.4f}."
 
 
 def _cell(result: CellResult, baseline: CellResult) -> str:
     assert result.difference is not None
-    return _sentence(result.cell.name, baseline.cell.name, result.difference, "seeds")
+    return _sentence(result.cell.name, baseline.cell.name, result.difference)
 
 
-def _sentence(one: str, other: str, difference: Difference, what: str) -> str:
+def _sentence(one: str, other: str, difference: Difference) -> str:
     size = f"{abs(difference.mean):.4f}"
     half = f" ± {difference.over_seeds.half:.4f}" if difference.over_seeds else ""
-    count = len(difference.values)
+    over = over_what(difference)
     word = "better" if difference.mean < 0 else "worse"
     p = f"p\N{NO-BREAK SPACE}{written_p(difference.corrected_p)}"
     match difference.verdict:
         case "better" | "worse":
             return (
-                f"{one} is {word} than {other} by {size}{half} bits/byte over {count} {what}; "
+                f"{one} is {word} than {other} by {size}{half} bits/byte over {over}; "
                 f"the difference would not be chance ({p})."
+            )
+        case "seeds only":
+            return (
+                f"{one} is {word} than {other} by {size}{half} bits/byte over {over}; over seeds that would not be "
+                f"chance ({p}); this text is too short to say more."
             )
         case "this text":
             return (
-                f"{one} is {word} than {other} by {size}{half} bits/byte over {count} {what} on this text; "
+                f"{one} is {word} than {other} by {size}{half} bits/byte over {over} on this text; "
                 "the seeds agree, but another text of the kind might say otherwise."
             )
         case "undecided":
+            return f"{one} and {other} cannot be told apart: {difference.mean:+.4f}{half} bits/byte over {over} ({p})."
+        case "one seed":
             return (
-                f"{one} and {other} cannot be told apart: {difference.mean:+.4f}{half} bits/byte over {count} {what} "
-                f"({p})."
+                f"{one} came out {word} than {other} by {size} bits/byte over {over}; whether that is chance cannot be "
+                "said from one seed."
             )
-        case "one pair":
+        case "other text":
             return (
-                f"{one} came out {word} than {other} by {size} bits/byte in one pair of runs; whether that is chance "
-                "cannot be said from one seed."
+                f"{one} and {other} do not compare: {difference.mean:+.4f}{half} bits/byte over {over}, but they were "
+                "not scored on the same text."
             )
+
+
+def over_what(difference: Difference) -> str:
+    """How many seeds, and of how many combinations of the other keys each is the mean."""
+    seeds, least, most = len(difference.values), min(difference.pairs), max(difference.pairs)
+    words = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    if most == 1:
+        return words
+    each = " each" if seeds > 1 else ""
+    return f"{words}, {most if least == most else f'{least} to {most}'} combinations{each}"
 
 
 def _best(analysis: Analysis) -> str:
@@ -88,15 +108,28 @@ def _best(analysis: Analysis) -> str:
     )
     if best.number == analysis.record.baseline:
         return f"{words}. It is the baseline."
-    difference = best.difference
-    if difference is None:
+    if best.difference is None:
         return f"{words}. It has no run in common with the baseline."
+    return f"{words}; {_against_baseline(best.difference, analysis.baseline.cell.name)}."
+
+
+def _against_baseline(difference: Difference, baseline: str) -> str:
     p = f"p\N{NO-BREAK SPACE}{written_p(difference.corrected_p)}"
-    if difference.verdict in ("better", "worse"):
-        return f"{words}; against the baseline that would not be chance ({p})."
-    if difference.verdict == "one pair":
-        return f"{words}."
-    return f"{words}; it cannot be told from the baseline, {analysis.baseline.cell.name}."
+    match difference.verdict:
+        case "better":
+            return f"against the baseline that would not be chance ({p})"
+        case "worse":  # runs are missing: its mean is of other seeds
+            return f"over the seeds that it shares with the baseline, {baseline}, it is worse ({p})"
+        case "seeds only":
+            return f"against the baseline that would not be chance over seeds ({p})"
+        case "this text":
+            return "it and the baseline differ on this text; another text of the kind might say otherwise"
+        case "undecided":
+            return f"it cannot be told from the baseline, {baseline}"
+        case "one seed":
+            return "whether it differs from the baseline by chance cannot be said from one seed"
+        case "other text":
+            return f"the baseline, {baseline}, was not scored on the same text"
 
 
 def short(value: Any) -> str:

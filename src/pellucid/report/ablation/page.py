@@ -40,11 +40,13 @@ def title_of(analysis: Analysis) -> str:
 
 
 def command_of(analysis: Analysis) -> str:
-    """The command that makes it again."""
+    """The command that makes it again; where the preset itself varies, none stands before the values."""
     record = analysis.record
+    preset = [] if "preset" in record.vary else [record.preset]
     vary = [w for k, values in record.vary.items() for w in ("--vary", f"{k}={','.join(map(str, values))}")]
-    words = ["pellucid", "ablate", record.preset, *record.overrides, *vary]
-    return shlex.join([*words, "--seeds", str(len(record.seeds)), "--match", record.match])
+    words = ["pellucid", "ablate", *preset, *record.overrides, *vary]
+    budget = ["--seeds", str(len(record.seeds)), "--match", record.match]
+    return shlex.join([*words, *budget, "--out", str(analysis.directory)])
 
 
 def summary_of(analysis: Analysis) -> str:
@@ -101,7 +103,8 @@ def _curves(analysis: Analysis) -> str:
     ]
     note = (
         '<p class="remark">A line is the mean over seeds, the band around it reaches from the lowest to the highest. '
-        "Training losses are smoothed and shown from the first twentieth on; all charts of a kind have one scale.</p>"
+        "Training losses are smoothed and shown from the first twentieth on. Validations are averaged only where all "
+        "seeds were measured; seeds that share no place are drawn apart. All charts of a kind have one scale.</p>"
     )
     return section("Curves", note + switch(choices), "curves")
 

@@ -11,14 +11,18 @@ from pydantic import Field, model_validator
 
 from pellucid.config import Config, from_tree, to_tree
 from pellucid.errors import ConfigError, DataError
+from pellucid.report.run.record import FAILED
 from pellucid.runtime.files import write_atomic
+from pellucid.train.run_files import EVALUATIONS
+
+__all__ = ["ABLATION", "FAILED", "FINAL", "RUNS", "AblationRecord", "Cell", "Match", "Scalar"]
 
 FORMAT_VERSION = 1
 ABLATION = "ablation.json"
 RUNS = "runs"
 """The folder, inside an ablation's, that its runs lie in."""
-FAILED = "failed.txt"
-"""In the directory of a run that failed: why."""
+FINAL = f"{EVALUATIONS}/val.json"
+"""In a run's directory: what its last model scores on the whole validation split."""
 
 Scalar = bool | int | float | str
 Match = Literal["steps", "params", "flops", "time"]

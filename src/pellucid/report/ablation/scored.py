@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.evaluate.record import TextEvaluation
-from pellucid.report.ablation.record import FAILED, AblationRecord, Cell
-from pellucid.report.run.record import RunRecord, read_run
+from pellucid.report.ablation.record import FINAL, AblationRecord, Cell
+from pellucid.report.run.record import FAILED, RunRecord, read_run
 from pellucid.train.run_files import CONFIG
-
-FINAL = "val"
-"""The evaluation of a run's last model on the whole validation split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +63,9 @@ def _read(cell: Cell, seed: int, path: Path) -> ScoredRun | MissingRun:
         return MissingRun(cell, seed, "failed", run.failure)
     if not run.is_whole:
         return MissingRun(cell, seed, f"{run.state} at step {run.step:,}")
-    evaluation = run.evaluations.get(FINAL)
+    evaluation = run.evaluations.get(Path(FINAL).stem)
     if evaluation is None or not evaluation.texts:
         return MissingRun(cell, seed, next(iter(run.faults), "trained, and not scored yet"))
+    if not math.isfinite(evaluation.texts[0].bits_per_byte):
+        return MissingRun(cell, seed, "its score is not a number")
     return ScoredRun(cell, seed, run, evaluation.texts[0])

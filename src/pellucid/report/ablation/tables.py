@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from pellucid.evaluate.interval import Interval
-from pellucid.report.ablation.analysis import Analysis, CellResult, Difference
-from pellucid.report.ablation.finding import key_names, short, written_p
+from pellucid.report.ablation.analysis import Analysis, CellResult, Difference, Effect
+from pellucid.report.ablation.finding import key_names, over_what, short, written_p
 from pellucid.report.run.figures import duration, memory
 from pellucid.report.tables import Cell, Table
 
@@ -38,7 +38,7 @@ def results_table(analysis: Analysis) -> Table:
         note="bits/byte: the mean over seeds, of the last model on the validation text. less baseline: the mean "
         "difference of runs with the same seed; negative is better. Under a value: its 95 % interval over seeds, by "
         f"Student's t. over the text: that interval by resampling the text's units ({analysis.units}). p: paired t "
-        "test over seeds, by Holm's method for the whole column.",
+        "test over seeds, by Holm's method for the whole column; none for one seed, nor where texts differ.",
     )
 
 
@@ -49,18 +49,32 @@ def effects_table(analysis: Analysis) -> Table:
             Cell(short(effect.level)),
             Cell(short(effect.reference)),
             *_difference(effect.difference),
-            Cell(str(len(effect.difference.values)), is_number=True),
+            Cell(_reach(effect), is_number=True),
+            Cell(str(len(effect.difference.values)), _combinations(effect.difference), is_number=True),
         )
         for effect in analysis.effects
     )
     return Table(
         "Main effects",
-        ("key", "value", "against", "difference", "over the text", "p", "pairs"),
+        ("key", "value", "against", "difference", "over the text", "p", "by combination", "seeds"),
         rows,
         note="Each value of a key against the baseline's value, by pairs of runs that are alike in the seed and in all "
-        "other keys; under the difference its 95 % interval over these pairs. It is an average: where keys act on each "
-        "other, look at the cells.",
+        "other keys: averaged over the other keys first, then over seeds. Runs of one seed share data order and random "
+        "draws, so that a seed is one value, of however many combinations. Under the difference: its 95 % interval "
+        "over seeds, by Student's t. p: of the same test, by Holm's method for the whole column; an interval is of one "
+        "row alone, and may leave out 0 where p is above 0.05. by combination: the lowest and the highest of the "
+        "differences at each combination of the other keys, averaged over seeds; where they lie far apart, keys may "
+        "act on each other: look at the cells.",
     )
+
+
+def _reach(effect: Effect) -> str:
+    return f"{effect.reach[0]:+.4f} … {effect.reach[1]:+.4f}" if effect.reach else "–"
+
+
+def _combinations(difference: Difference) -> str:
+    """Under the number of seeds."""
+    return over_what(difference).partition(", ")[2]
 
 
 def _mean(result: CellResult, *, is_best: bool) -> Cell:

@@ -60,8 +60,9 @@ def _curves(chart: Chart, axes: Any) -> None:
     for mark in chart.marks:
         axes.axvline(mark.x, color=palette.CURVES[1][0], linestyle=":", linewidth=1)
     axes.set(
-        xlabel=chart.x.title, ylabel=chart.y.title, ylim=(y.low, y.high),
+        xlabel=chart.x.title, ylabel=chart.y.title,
         xscale="log" if x.is_log else "linear", yscale="log" if y.is_log else "linear",
+        xlim=(x.low, x.high), ylim=(y.low, y.high),
     )  # fmt: skip
     axes.grid(alpha=0.3)
     if len({series.name for series in chart.series}) > 1:

@@ -31,14 +31,24 @@ def thinned(x: Numbers, y: Numbers, columns: int) -> tuple[Numbers, Numbers]:
 
 
 def running_median(values: Numbers, window: int) -> Numbers:
-    """At each place the median of the `window` (odd) values around it; of as many as there are near an end."""
+    """At each place the median of the `window` (odd) values around it; of as many as there are near an end.
+
+    Not a number where none of them is one.
+    """
     half = window // 2
     if half == 0 or not len(values):
         return values.copy()
     padded = np.pad(values, half, constant_values=np.nan)
     windows = sliding_window_view(padded, 2 * half + 1)
-    parts = [np.nanmedian(windows[at : at + _ROWS], axis=1) for at in range(0, len(windows), _ROWS)]
-    return np.concatenate(parts)
+    return np.concatenate([_medians(windows[at : at + _ROWS]) for at in range(0, len(windows), _ROWS)])
+
+
+def _medians(windows: Numbers) -> Numbers:
+    medians = np.full(len(windows), np.nan)
+    is_there = ~np.isnan(windows).all(axis=1)  # of nothing there is no median, and numpy would warn
+    with np.errstate(over="ignore"):  # of two numbers near the largest, whose middle is a gap in the picture
+        medians[is_there] = np.nanmedian(windows[is_there], axis=1)
+    return medians
 
 
 def smoothing_window(count: int) -> int:

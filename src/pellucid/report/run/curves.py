@@ -33,7 +33,7 @@ class Against:
 def axes_of(runs: Sequence[RunRecord]) -> list[Against]:
     """Steps, tokens, time and, where all runs tell their FLOPs, compute; in units that fit the longest run."""
     longest = max((run.seconds for run in runs), default=0.0)
-    seconds, unit = next((size, name) for least, size, name in _TIMES if longest >= least)
+    seconds, unit = next(((size, name) for least, size, name in _TIMES if longest >= least), (1, "seconds"))
     found = [
         Against("steps", "steps", lambda run, facts: run.column("step", facts)),
         Against("tokens", "tokens", lambda run, facts: _told(run, facts, "tokens")),
@@ -45,7 +45,7 @@ def axes_of(runs: Sequence[RunRecord]) -> list[Against]:
     ]
     most = max((run.flops_per_token * run.tokens for run in runs), default=0.0)
     if runs and all(run.flops_per_token for run in runs):
-        least, prefix = next(pair for pair in _COMPUTE if most >= pair[0])
+        least, prefix = next((pair for pair in _COMPUTE if most >= pair[0]), _COMPUTE[-1])
         scale = least or 1e9
         found.append(
             Against(
@@ -60,9 +60,11 @@ def axes_of(runs: Sequence[RunRecord]) -> list[Against]:
 def _told(run: RunRecord, facts: Sequence[Any], key: str) -> Numbers:
     """What each fact says of the key; where it says nothing, what the steps around its own say."""
     said = run.column(key, facts)
-    if np.isfinite(said).all() or not run.steps:
+    steps, told = run.column("step"), run.column(key)
+    is_there = np.isfinite(steps) & np.isfinite(told)
+    if np.isfinite(said).all() or not is_there.any():
         return said
-    between = np.interp(run.column("step", facts), run.column("step"), run.column(key))
+    between = np.interp(run.column("step", facts), steps[is_there], told[is_there])
     return np.where(np.isfinite(said), said, between)
 
 

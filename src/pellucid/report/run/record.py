@@ -30,6 +30,11 @@ from pellucid.train.run_files import (
 
 FAILED = "failed.txt"
 """Where an ablation writes down why a run of it failed."""
+_TABLES = ("model", "data", "train", "run")
+_NUMBERS = (
+    "step", "tokens", "elapsed_seconds", "step_seconds", "loss", "lr", "grad_norm", "val_loss", "perplexity",
+    "bits_per_byte", "parameters", "flops_per_token", "peak_memory_bytes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +91,7 @@ class RunRecord:
     @property
     def step(self) -> int:
         """How far it has come."""
-        return max((int(fact.get("step") or 0) for fact in self.facts), default=0)
+        return max((int(known(fact.get("step"))) for fact in self.facts), default=0)
 
     @property
     def tokens(self) -> float:
@@ -97,16 +102,17 @@ class RunRecord:
         return self._last("elapsed_seconds")
 
     def _last(self, key: str) -> float:
-        return next((as_number(fact[key]) for fact in reversed(self.facts) if fact.get(key) is not None), 0.0)
+        numbers = (as_number(fact.get(key)) for fact in reversed(self.facts))
+        return next((number for number in numbers if np.isfinite(number)), 0.0)
 
     @property
     def parameters(self) -> int:
-        return int(self.start.get("parameters") or 0)
+        return int(known(self.start.get("parameters")))
 
     @property
     def flops_per_token(self) -> float:
         """Of training; 0 for runs that began before this was written down."""
-        return float(self.start.get("flops_per_token") or 0)
+        return known(self.start.get("flops_per_token"))
 
     @cached_property
     def validation(self) -> Mapping[str, Any]:
@@ -159,7 +165,7 @@ def read_run(path: Path) -> RunRecord:
     return RunRecord(
         path=path,
         config=_config(path, faults),
-        facts=_lines(path / METRICS, faults),
+        facts=_facts(path / METRICS, faults),
         samples=_lines(path / SAMPLES, faults),
         environment=_tree(path / ENVIRONMENT, faults),
         passport=_tree(path / PASSPORT, faults),
@@ -171,8 +177,17 @@ def read_run(path: Path) -> RunRecord:
 
 
 def as_number(value: Any) -> float:
-    """A JSON value as a number; not a number where it is none."""
-    return float(value) if isinstance(value, int | float) else np.nan
+    """A JSON value as a number; not a number where it is none, or too large for one."""
+    try:
+        return float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:
+        return np.nan
+
+
+def known(value: Any) -> float:
+    """A JSON value as a number; 0 where it is none."""
+    number = as_number(value)
+    return number if np.isfinite(number) else 0.0
 
 
 def nan_last(value: float) -> float:
@@ -184,10 +199,29 @@ def _config(path: Path, faults: list[str]) -> Tree:
     if not (path / CONFIG).is_file():
         return {}
     try:
-        return read_toml(path / CONFIG)
+        tree = read_toml(path / CONFIG)
     except ConfigError as error:
         faults.append(str(error))
         return {}
+    wrong = {key: tree.pop(key) for key in _TABLES if not isinstance(tree.get(key, {}), dict)}
+    faults += [f"{path / CONFIG}: {key} is {value!r}, not a table" for key, value in wrong.items()]
+    return tree
+
+
+def _facts(path: Path, faults: list[str]) -> list[Mapping[str, Any]]:
+    """What is no number where one belongs is named, the first of each key, and counts as unknown."""
+    facts = _lines(path, faults)
+    for key in _NUMBERS:
+        wrong = [(at, fact[key]) for at, fact in enumerate(facts, 1) if not _is_number(fact.get(key))]
+        if wrong:
+            more = f", and {len(wrong) - 1:,} more like it" if len(wrong) > 1 else ""
+            faults.append(f"{path}: entry {wrong[0][0]}: {key} is {wrong[0][1]!r:.60}, not a number{more}")
+    return facts
+
+
+def _is_number(value: Any) -> bool:
+    """None stands for what is not finite."""
+    return value is None or isinstance(value, int | float)
 
 
 def _lines(path: Path, faults: list[str]) -> list[Mapping[str, Any]]:

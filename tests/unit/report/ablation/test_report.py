@@ -1,16 +1,19 @@
 """The report of an ablation: its numbers are those of the analysis; many cells stay readable; nothing is loaded."""
 
+import json
 import re
+import shlex
 import xml.etree.ElementTree as ET
 
 import pytest
 from tests.unit.report.ablations import NORM, make, one_key, plan
+from tests.unit.report.run_directories import facts
 
 from pellucid.errors import DataError
 from pellucid.report.ablation import analyse, write_report
 from pellucid.report.ablation.curves import curve_charts, forests
 from pellucid.report.ablation.finding import findings
-from pellucid.report.ablation.page import to_html
+from pellucid.report.ablation.page import command_of, to_html
 from pellucid.report.ablation.record import AblationRecord, Cell
 
 FF, POSITION = "model.feed_forward.kind", "model.position.kind"
@@ -115,7 +118,87 @@ def test_markdown_says_the_same(tmp_path):
     for picture in pictures:
         assert f"]({picture.name})" in text
         assert ET.parse(picture).getroot().tag.endswith("svg")
-    assert "pellucid ablate quick --vary model.norm.kind=rmsnorm,layernorm --seeds 3 --match steps" in text
+    command = "pellucid ablate quick --vary model.norm.kind=rmsnorm,layernorm --seeds 3 --match steps"
+    assert f"{command} --out {tmp_path}\n" in text
+
+
+def test_the_command_names_no_preset_where_it_varies(tmp_path):
+    record = plan({"preset": ("quick", "debug"), NORM: ("rmsnorm", "layernorm")}, seeds=2)
+    found = make(tmp_path / "my runs", record, lambda v, s: 10.0 + s)
+    assert shlex.split(command_of(found)) == [
+        "pellucid", "ablate", "--vary", "preset=quick,debug", "--vary", f"{NORM}=rmsnorm,layernorm",
+        "--seeds", "2", "--match", "steps", "--out", str(tmp_path / "my runs"),
+    ]  # fmt: skip
+
+
+def test_the_table_of_effects_says_what_it_is_of(wide, read_page):
+    page = read_page(to_html(wide))
+    effect = next(e for e in wide.effects if e.level == "gelu")
+    (row,) = [r for r in rows(page) if r.startswith(f"{FF}gelu")]
+    assert row.endswith(f"{effect.reach[0]:+.4f} … {effect.reach[1]:+.4f}26 combinations each")
+    assert f"{effect.difference.mean:+.4f}" in row
+
+
+def validated(directory, at):
+    """One cell whose seeds were evaluated at these steps, with values that tell seed and step."""
+    record = plan({NORM: ("rmsnorm", "layernorm")}, seeds=len(at))
+    make(directory, record, lambda v, s: 10.0 + s)
+    for seed, steps in enumerate(at):
+        path = record.run_directory(directory, record.cells[0], seed) / "metrics.jsonl"
+        told = [fact for fact in facts() if fact["event"] != "evaluation"]
+        told[-1:-1] = [
+            {"event": "evaluation", "step": step, "val_loss": 1.0, "bits_per_byte": step + seed / 4,
+             "tokens": 64 * step, "elapsed_seconds": step * (1 + seed / 8)} for step in steps
+        ]  # fmt: skip
+        path.write_text("".join(json.dumps(fact) + "\n" for fact in told))
+    charts = curve_charts(analyse(directory))
+    return {
+        axis: next(chart for chart in found if chart.name.startswith("validation"))
+        for axis, found in charts.items()
+    }
+
+
+def curves_of(chart, name="rmsnorm"):
+    return [series for series in chart.series if series.name == name]
+
+
+def test_validations_are_averaged_only_where_all_seeds_were_measured(tmp_path):
+    (series,) = curves_of(validated(tmp_path, [(10, 40, 50, 90), (40, 50, 100)])["steps"])
+    assert (series.x.tolist(), series.y.tolist()) == ([40, 50], [40.125, 50.125])
+    assert (series.low.tolist(), series.high.tolist()) == ([40, 50], [40.25, 50.25])
+    assert series.kind == "points"
+
+
+def test_uneven_steps_put_no_dot_where_nobody_measured(tmp_path):
+    (series,) = curves_of(validated(tmp_path, [(40, 80, 100), (40, 80, 100)])["steps"])
+    assert series.x.tolist() == [40, 80, 100]
+
+
+def test_seeds_that_share_no_place_are_drawn_apart(tmp_path):
+    charts = validated(tmp_path, [(90,), (20, 40)])
+    assert [(s.x.tolist(), s.y.tolist()) for s in curves_of(charts["steps"])] == [
+        ([90], [90]), ([20, 40], [20.25, 40.25]),
+    ]  # fmt: skip
+    assert {(s.colour, s.low is None) for s in curves_of(charts["steps"])} == {(0, True)}
+    assert "are seeds" in charts["steps"].note
+    charts = validated(tmp_path / "time", [(30, 60), (30, 60)])
+    assert charts["steps"].note == ""
+    assert [s.x.tolist() for s in curves_of(charts["time"])] == [[30, 60], [33.75, 67.5]]
+
+
+def test_what_a_rollback_made_anew_is_drawn_once_and_forwards(tmp_path):
+    (series,) = curves_of(validated(tmp_path, [(20, 40, 60, 40, 80)])["steps"])
+    assert series.x.tolist() == [20, 40, 60, 80]
+
+
+def test_facets_of_like_names_have_files_of_their_own(tmp_path):
+    record = plan({"train.lr": ("1e-3", "1e+3", "1e=3"), FF: ("swiglu", "gelu", "relu2")}, seeds=1)
+    worth = {"swiglu": 0.0, "gelu": 1.0, "relu2": 0.5}
+    found = make(tmp_path, record, lambda v, s: 10 + worth[v[FF]])
+    names = [chart.name for chart in curve_charts(found)["steps"] if chart.name.startswith("validation")]
+    assert names == [f"validation-steps-lr-1e-3{end}" for end in ("", "-2", "-3")]
+    written = write_report(tmp_path)
+    assert len(set(written)) == len(written)
 
 
 def test_a_report_of_what_has_come_so_far(tmp_path, read_page):

@@ -2,12 +2,13 @@
 
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from pellucid.errors import MissingLibraryError
-from pellucid.report.charts import Axis, Chart, Forest, Mark, Row, Series
+from pellucid.report.charts import Axis, Chart, Forest, Mark, Row, Series, pictures
 from pellucid.report.charts.pictures import write_pictures, write_svg
 
 CHART = Chart(
@@ -49,3 +50,14 @@ def test_without_matplotlib_nothing_is_written_and_the_extra_is_named(tmp_path, 
         write_pictures([CHART], tmp_path / "new")
     assert not (tmp_path / "new").exists()
     assert write_svg(CHART, tmp_path).exists()
+
+
+def test_a_png_ends_where_its_axes_end(tmp_path):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    chart = replace(CHART, x=Axis("steps", low=0.0, high=8.0), y=Axis("loss", low=1.0, high=5.0))
+    axes = figure.subplots()
+    pictures._curves(chart, axes)
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0.0, 8.0), (1.0, 5.0))
+    axes = figure.subplots()
+    pictures._curves(replace(CHART, x=Axis("steps", low=1.0, high=100.0, is_log=True)), axes)
+    assert (axes.get_xscale(), axes.get_xlim()) == ("log", (1.0, 100.0))

@@ -60,3 +60,8 @@ def test_long_curves_are_done_in_pieces():
 def test_windows_are_odd_and_bounded():
     windows = [smoothing_window(count) for count in (0, 1, 59, 600, 10**6)]
     assert windows == [1, 1, 1, 11, 201]
+
+
+def test_a_stretch_of_nothing_stays_nothing_without_a_warning():
+    smooth = running_median(np.array([1.0, 2.0, *[np.nan] * 6, 4.0]), 5)
+    assert np.array_equal(smooth, [1.5, 1.5, 1.5, 2.0, np.nan, np.nan, 4.0, 4.0, 4.0], equal_nan=True)

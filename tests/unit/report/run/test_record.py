@@ -9,7 +9,9 @@ from tests.unit.report.run_directories import evaluation, facts, loss_at, make_r
 
 from pellucid.errors import DataError
 from pellucid.report.run.find import find_runs, read_runs
+from pellucid.report.run.page import to_html
 from pellucid.report.run.record import read_run
+from pellucid.report.run.write import to_dict
 
 
 def test_a_finished_run_is_read_whole(tmp_path):
@@ -118,3 +120,49 @@ def test_no_run_at_all_says_what_to_type(tmp_path):
 def test_runs_of_one_name_are_told_apart(tmp_path):
     paths = [make_run(tmp_path / folder / "same") for folder in "ab"] + [make_run(tmp_path / "other")]
     assert [run.name for run in read_runs(paths)] == [str(paths[0]), str(paths[1]), "other"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("step", "x", "step is 'x', not a number"),
+        ("tokens", "many", "tokens is 'many', not a number, and"),
+        ("elapsed_seconds", [1], "elapsed_seconds is [1], not a number, and"),
+        ("loss", "low", "loss is 'low', not a number, and"),
+        ("flops_per_token", "abc", "flops_per_token is 'abc', not a number"),
+        ("parameters", {"all": 3}, "parameters is {'all': 3}, not a number"),
+    ],
+)
+def test_what_is_no_number_is_named_and_the_page_is_made_of_the_rest(tmp_path, key, value, says, read_page):
+    is_damaged = (lambda fact: fact.get("step") == 30) if key == "step" else (lambda fact: key in fact)
+    told = [{**fact, key: value} if is_damaged(fact) else fact for fact in facts()]
+    run = read_run(make_run(tmp_path / "r", told))
+    (fault,) = run.faults
+    assert says in fault
+    assert str(tmp_path / "r" / "metrics.jsonl") in fault
+    assert run.step == 100
+    page = read_page(to_html([run, read_run(make_run(tmp_path / "whole"))]))
+    assert any(says in text for text in page.texts)
+    assert "Curves" in page.inside["h2"]
+    assert to_dict([run])[0]["steps"] == 100
+
+
+def test_numbers_too_large_for_one_are_unknown(tmp_path):
+    told = [{**fact, "tokens": 10**400} if fact.get("step") == 5 else fact for fact in facts()]
+    run = read_run(make_run(tmp_path / "r", told))
+    assert np.flatnonzero(np.isnan(run.column("tokens"))).tolist() == [4]
+    assert "Curves" in to_html([run])
+
+
+def test_a_config_without_tables_is_named_and_passed_over(tmp_path, read_page):
+    run = read_run(make_run(tmp_path / "r", config={"data": 3, "model": {"kind": "decoder"}}))
+    assert run.faults == (f"{tmp_path / 'r' / 'config.toml'}: data is 3, not a table",)
+    assert run.config == {"model": {"kind": "decoder"}}
+    assert any("data is 3, not a table" in text for text in read_page(to_html([run])).texts)
+
+
+def test_losses_that_are_missing_for_long_are_a_gap(tmp_path):
+    told = [{**f, "loss": None} if f["event"] == "step" and 40 < f["step"] < 60 else f for f in facts()]
+    run = read_run(make_run(tmp_path / "r", told))
+    assert run.faults == ()
+    assert "Curves" in to_html([run])  # warnings of numpy would be errors here
