@@ -20,12 +20,13 @@ import torch
 
 from pellucid import checkpoint
 from pellucid.evaluate.continuations import score_continuations
-from pellucid.evaluate.perplexity import evaluate_text
+from pellucid.evaluate.documents import opening_ids
 from pellucid.evaluate.tasks import NamedTask, open_task
 from pellucid.evaluate.tasks.run import evaluate_tasks
 from pellucid.interop import exchange
 from pellucid.runtime.device import choose_device
 from pellucid.runtime.precision import choose_precision
+from pellucid.train.score import TextRequest, evaluate_loaded
 
 ITEMS = 100
 WINDOW = 256
@@ -149,18 +150,21 @@ def test_transformers_finds_the_same_perplexity(
     text = corpus.read_text(encoding="utf-8")
     model, tokenizer = theirs
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    begun = [tokenizer.convert_tokens_to_ids("<|endoftext|>"), *ids]
     total, tokens = 0.0, 0
-    for inputs, targets in windows(ids):
+    for inputs, targets in windows(begun):
         with torch.inference_mode():
             logs = model(torch.tensor([inputs])).logits[0].double().log_softmax(dim=-1)
         total -= logs[torch.arange(len(targets)), torch.tensor(targets)].sum().item()
         tokens += len(targets)
     precision = choose_precision("fp32", choose_device("cpu"))
-    found = evaluate_text(ours.model, ours.tokenizer, text, precision, seq_len=WINDOW)
+    found = evaluate_loaded(ours, TextRequest((str(corpus),), seq_len=WINDOW), precision)
     print(
         f"\nperplexity here {found.perplexity:.6f}, there {math.exp(total / tokens):.6f}, of {tokens:,} tokens"
     )
-    assert found.tokens == tokens == len(ids) - 1
+    assert opening_ids(ours.tokenizer).tolist() == begun[:1]
+    assert found.tokens == tokens == len(ids)
+    assert found.bytes == len(text.encode())
     assert found.perplexity == pytest.approx(math.exp(total / tokens), rel=1e-3)
 
 
