@@ -17,12 +17,10 @@ from typing import Any, Self
 import torch
 
 from pellucid.checkpoint import layout
-from pellucid.report.ablation.record import FAILED
+from pellucid.report.ablation.record import FAILED, FINAL
 from pellucid.runtime.files import write_atomic
-from pellucid.train.run_files import CONFIG, EVALUATIONS, is_complete, is_held
+from pellucid.train.run_files import CONFIG, is_complete, is_held
 
-FINAL = f"{EVALUATIONS}/val.json"
-"""What a run's last model scores on the whole validation split."""
 _SAID_LINES = 12
 
 

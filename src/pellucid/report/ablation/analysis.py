@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pellucid.evaluate.interval import Interval
-from pellucid.evaluate.record import TextEvaluation, interval_or_none
+from pellucid.evaluate.record import TextEvaluation, difference_or_none
 from pellucid.evaluate.student import holm, paired_p_value, student_interval
 from pellucid.report.ablation.record import AblationRecord, Cell
 from pellucid.report.ablation.scored import MissingRun, ScoredRun, read_runs
@@ -280,7 +280,7 @@ def _over_text(seeds: Sequence[Sequence[Pair]]) -> Interval | None:
         np.mean([mine.text.units.told - other.text.units.told for mine, other in pairs], axis=0)
         for pairs in seeds
     ]
-    return interval_or_none(np.mean(per_seed, axis=0) / math.log(2), seeds[0][0][0].text.units.bytes)
+    return difference_or_none(np.mean(per_seed, axis=0) / math.log(2), seeds[0][0][0].text.units.bytes)
 
 
 def _corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:

@@ -69,7 +69,7 @@ def forests(analysis: Analysis) -> list[Forest]:
 
 
 _NOTE = (
-    "Bars: 95 % intervals over seeds, of each row alone. Green: better, orange: worse, over seeds and over the text not "
+    "Bars: 95 % intervals over seeds, of each row alone. Green: better, orange: worse, over seeds and the text not "
     "by chance, for all rows together; blue: neither can be said."
 )
 _COLOURS = {"better": 2, "worse": 1}

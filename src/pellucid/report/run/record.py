@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from pellucid.config import Tree, read_toml
 from pellucid.errors import ConfigError, DataError
@@ -24,6 +23,7 @@ from pellucid.train.run_files import (
     METRICS,
     PASSPORT,
     SAMPLES,
+    is_held,
     is_run,
     read_facts,
 )
@@ -171,7 +171,7 @@ def read_run(path: Path) -> RunRecord:
         passport=_tree(path / PASSPORT, faults),
         evaluations=_evaluations(path / EVALUATIONS, faults),
         failure=_failure(path),
-        is_held=_is_held(path / ".lock"),
+        is_held=is_held(path),
         faults=tuple(faults),
     )
 
@@ -258,16 +258,3 @@ def _failure(path: Path) -> str:
     with suppress(OSError):
         return (path / FAILED).read_text(encoding="utf-8", errors="replace").strip()
     return ""
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a process trains the run: it holds its lock. A killed one leaves the file, which nobody holds."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a disk that cannot be written: nobody trains there
-        return False
