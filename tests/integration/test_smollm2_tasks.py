@@ -150,7 +150,7 @@ def test_transformers_finds_the_same_perplexity(
     text = corpus.read_text(encoding="utf-8")
     model, tokenizer = theirs
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    begun = [tokenizer.convert_tokens_to_ids("<|endoftext|>"), *ids]
+    begun = [*opening_ids(ours.tokenizer).tolist(), *ids]
     total, tokens = 0.0, 0
     for inputs, targets in windows(begun):
         with torch.inference_mode():
@@ -162,7 +162,7 @@ def test_transformers_finds_the_same_perplexity(
     print(
         f"\nperplexity here {found.perplexity:.6f}, there {math.exp(total / tokens):.6f}, of {tokens:,} tokens"
     )
-    assert opening_ids(ours.tokenizer).tolist() == begun[:1]
+    assert begun[:1] == [tokenizer.eos_token_id]
     assert found.tokens == tokens == len(ids)
     assert found.bytes == len(text.encode())
     assert found.perplexity == pytest.approx(math.exp(total / tokens), rel=1e-3)

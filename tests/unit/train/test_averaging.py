@@ -17,7 +17,7 @@ from pellucid.runtime.precision import choose_precision
 from pellucid.train import resume
 from pellucid.train.averaging import WeightAverage
 from pellucid.train.run_files import read_facts
-from pellucid.train.score import TextRequest, score_checkpoint
+from pellucid.train.score import score_loaded
 from pellucid.train.step import Outcome, Updater
 
 AVERAGED = "train.weight_average=0.9"
@@ -128,7 +128,7 @@ def test_what_is_evaluated_is_the_saved_average(train_tiny):
     assert last["is_averaged"] is True
     path, why = checkpoint.find_checkpoint(run)
     assert why == f"{path} (the run's best by validation loss; averaged weights)"
-    score = score_checkpoint(path, precision=fp32, request=TextRequest(max_tokens=64))
+    _, score = score_loaded(checkpoint.load(path), precision=fp32, max_tokens=64)
     assert score.loss == pytest.approx(last["val_loss"], rel=1e-6)
 
 

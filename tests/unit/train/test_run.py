@@ -84,14 +84,14 @@ def test_it_learns_and_its_facts_add_up(train_tiny):
 
 def test_the_validation_loss_is_that_of_the_saved_weights_on_the_stated_part(train_tiny):
     from pellucid.runtime.precision import choose_precision
-    from pellucid.train.score import TextRequest, score_checkpoint
+    from pellucid.train.score import score_loaded
 
     result = train_tiny("model.dropout=0.3", "train.label_smoothing=0.2")
     last = facts(result, "evaluation")[-1]
     assert last["val_tokens"] == 64
     path = result.directory / "checkpoints/step-00000008"
     precision = choose_precision("fp32", choose_device("cpu"))
-    score = score_checkpoint(path, precision=precision, request=TextRequest(max_tokens=64))
+    _, score = score_loaded(checkpoint.load(path), precision=precision, max_tokens=64)
     assert score.loss == pytest.approx(last["val_loss"], rel=1e-6)
 
 
