@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from pellucid.errors import DataError
 from pellucid.evaluate.requests import Request, Scored
@@ -20,7 +21,7 @@ class FillInTask(TaskBase):
     """
 
     kind: Literal["fill_in"] = "fill_in"
-    contexts: tuple[Template, ...]
+    contexts: tuple[Template, ...] = Field(min_length=2)
     """The beginnings, each with its word in the blank."""
     continuation: Template
     """What stands behind the blank in all of them."""

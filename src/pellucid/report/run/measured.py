@@ -47,7 +47,7 @@ def _text_cells(text: TextEvaluation) -> tuple[Cell, ...]:
 
 def _seen(text: TextEvaluation) -> str:
     """A warning beside a score that says little, where the text was trained on."""
-    return f"{text.seen_in_training:.1%} of it seen in training" if text.seen_in_training else ""
+    return f"at least {text.seen_in_training:.1%} of it seen in training" if text.seen_in_training else ""
 
 
 def task_table(runs: Sequence[RunRecord]) -> Table | None:
